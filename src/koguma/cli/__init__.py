@@ -1,0 +1,76 @@
+"""The command line: one module per noun, loaded only when its noun is said.
+
+A module `koguma.cli.<noun>` offers `app: typer.Typer`; NOUNS lists it here with its one line of help, so that
+`koguma --help` and a git-like `koguma image log` start without importing what they do not use.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from koguma.errors import KogumaError
+
+NOUNS = {
+    "image": "Image repositories: commit, branch, diff, edit and export root file systems.",
+    "node": "Machines: list, show, power, boot.",
+    "flavor": "What machines of a role boot.",
+    "network": "VLANs, subnets and their purposes.",
+    "lab": "The virtual datacentre: a switch, BMCs and machines.",
+    "server": "Run the API server.",
+    "worker": "Run a worker: power, provisioning, the boot snapshot.",
+    "boot": "Run the boot service: DHCP, TFTP, iPXE, stage-1 API, artifacts.",
+    "up": "Run everything on this machine, database included.",
+}
+
+
+class LazyGroup(TyperGroup):
+    """Resolves a noun to its module's command at the moment it is used."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(NOUNS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name not in NOUNS:
+            return None
+        if _only_listing(ctx):
+            return typer.main.get_command(_described(cmd_name))
+        return typer.main.get_command(import_module(f"koguma.cli.{cmd_name}").app)
+
+
+def _only_listing(ctx: Any) -> bool:
+    """Whether the group's own help is being printed, which needs the nouns' one-liners only."""
+    return not getattr(ctx, "_protected_args", None) and not ctx.args and not ctx.resilient_parsing
+
+
+def _described(noun: str) -> typer.Typer:
+    app = typer.Typer(help=NOUNS[noun])
+    app.callback(invoke_without_command=True)(lambda: None)
+    return app
+
+
+app = typer.Typer(
+    name="koguma",
+    cls=LazyGroup,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Run bare metal without disks and without drift: every machine boots a commit into memory.",
+)
+
+
+@app.callback()
+def _root() -> None:
+    """Options of the whole program would be here."""
+
+
+def main() -> None:
+    """Run the program; an error a person can mend is one line on standard error and status 1."""
+    try:
+        app()
+    except KogumaError as error:
+        print(f"koguma: {error}", file=sys.stderr)
+        sys.exit(1)

@@ -1,0 +1,222 @@
+"""The configuration of one site: `koguma.toml`, overridden by environment variables, validated as a whole.
+
+Services and the command line read it once at start; everything below them receives plain values.
+An environment variable is named after its key: `KOGUMA_STATE_DIR`, `KOGUMA_API_LISTEN`, `KOGUMA_BOOT_URL`.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from koguma.errors import KogumaError
+
+SEARCH_PATHS = (Path("koguma.toml"), Path("/etc/koguma/koguma.toml"))
+
+HostPort = Annotated[str, Field(pattern=r"^(\[[0-9a-f:]+\]|[A-Za-z0-9.-]+):[0-9]{1,5}$")]
+
+
+class ConfigError(KogumaError):
+    """The configuration cannot be used; the message names the key, the rule and the value."""
+
+
+class Section(BaseModel):
+    """A table of koguma.toml: unknown keys are refused, because a typing error must not become a default."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Database(Section):
+    dsn: str = ""
+    """PostgreSQL connection string (libpq). Empty: an embedded PostgreSQL under `state_dir`."""
+
+
+class Api(Section):
+    listen: HostPort = "127.0.0.1:6385"
+    processes: int = Field(default=1, ge=1, le=64)
+
+
+class Boot(Section):
+    listen: HostPort = "0.0.0.0:8080"
+    """Where the stage-1 API and the artifacts are served."""
+    url: str = Field(default="http://127.0.0.1:8080", pattern=r"^http://[^/]+$")
+    """How machines on the provisioning network reach `listen`."""
+    interface: str = ""
+    """Interface for DHCP and TFTP. Empty: neither is served (another DHCP server points machines here)."""
+    tftp_dir: Path | None = None
+    """Holds undionly.kpxe and ipxe.efi. Empty: the distribution's iPXE package."""
+    server: str = ""
+    """The server's address: `unix:PATH` or `http(s)://…`. Empty: the socket under `state_dir`."""
+    namespace: str = ""
+    """Network namespace to run in; the lab sets it."""
+    nfs: str = ""
+    """`HOST:/EXPORT` of the read-only NFS export of `nfs_dir`, for flavors whose root method is nfs."""
+    nfs_dir: Path | None = None
+    poll_s: float = Field(default=2.0, gt=0, le=60)
+    """How often to ask the server whether the snapshot changed."""
+
+
+class Worker(Section):
+    namespace: str = ""
+    """Network namespace to run in; the lab sets it."""
+    concurrency: int = Field(default=8, ge=1, le=1000)
+
+
+class Images(Section):
+    repository: Path | None = None
+    """Empty: `<state_dir>/images`."""
+
+
+class Enrollment(Section):
+    auto: bool = True
+    """Bring a newly registered node to active without a hand touching it."""
+    flavor: str = "compute"
+    """The flavor a newly registered node gets."""
+
+
+class Nodes(Section):
+    domain: str = "koguma.internal"
+    ssh_authorized_keys: list[str] = []
+    """Public keys for root on every node, beside Koguma's own operator key."""
+    boot_timeout_s: float = Field(default=900, gt=0)
+    """From power-on to `installed`; a boot that takes longer has failed."""
+
+
+class Log(Section):
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["text", "json"] = "text"
+
+
+class Lab(Section):
+    name: str = Field(default="lab", pattern=r"^[a-z][a-z0-9]{0,5}$")
+    """Prefix of the lab's namespaces and interfaces; short, because Linux allows interface names of 15 bytes."""
+
+
+class Config(Section):
+    state_dir: Path = Path("/var/lib/koguma") if os.geteuid() == 0 else Path.home() / ".local/state/koguma"
+    database: Database = Database()
+    api: Api = Api()
+    boot: Boot = Boot()
+    worker: Worker = Worker()
+    images: Images = Images()
+    enrollment: Enrollment = Enrollment()
+    nodes: Nodes = Nodes()
+    log: Log = Log()
+    lab: Lab = Lab()
+
+    @model_validator(mode="after")
+    def _paths_are_absolute(self) -> Self:
+        if not self.state_dir.is_absolute():
+            raise ValueError(f"state_dir must be an absolute path, got {str(self.state_dir)!r}")
+        return self
+
+    @property
+    def repository(self) -> Path:
+        return self.images.repository or self.state_dir / "images"
+
+    @property
+    def nfs_dir(self) -> Path:
+        return self.boot.nfs_dir or self.state_dir / "nfs"
+
+    @property
+    def run_dir(self) -> Path:
+        """Sockets and pid files."""
+        return self.state_dir / "run"
+
+    @property
+    def secrets_dir(self) -> Path:
+        """`boot.key` (shared by server and boot service), `operator` and `operator.pub` (SSH), mode 0700."""
+        return self.state_dir / "secrets"
+
+    @property
+    def server_socket(self) -> Path:
+        return self.run_dir / "server.sock"
+
+    @property
+    def server_address(self) -> str:
+        """What the boot service calls: `unix:PATH` or a URL."""
+        return self.boot.server or f"unix:{self.server_socket}"
+
+
+def load(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> Config:
+    """Read the file (`path`, else KOGUMA_CONFIG, else the first of SEARCH_PATHS that exists), then the environment.
+
+    Raises ConfigError that names the key, the rule, the value and the place.
+    """
+    place, values = _read_file(path or _path_from(environ))
+    sources = {name: place for name in _flatten(values)}
+    for name, key, text in _overrides(environ):
+        _put(values, key, text)
+        sources[".".join(key)] = name
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError("\n".join(_explain(item, sources, place) for item in error.errors())) from None
+
+
+def _path_from(environ: Mapping[str, str]) -> Path | None:
+    if named := environ.get("KOGUMA_CONFIG"):
+        return Path(named)
+    return next((path for path in SEARCH_PATHS if path.is_file()), None)
+
+
+def _read_file(path: Path | None) -> tuple[str, dict[str, Any]]:
+    if path is None:
+        return "defaults", {}
+    try:
+        return str(path), tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"the configuration file cannot be read: {error.strerror} ({path})") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"the configuration file must be TOML: {error} ({path})") from error
+
+
+def _overrides(environ: Mapping[str, str]) -> list[tuple[str, tuple[str, ...], Any]]:
+    """The environment variables that name a key, as (variable, key path, value)."""
+    found: list[tuple[str, tuple[str, ...], Any]] = []
+    for section, field in Config.model_fields.items():
+        annotation = field.annotation
+        if isinstance(annotation, type) and issubclass(annotation, Section):
+            keys = [(section, key, inner.annotation) for key, inner in annotation.model_fields.items()]
+        else:
+            keys = [("", section, annotation)]
+        for table, key, kind in keys:
+            name = "_".join(part for part in ("KOGUMA", table, key) if part).upper()
+            if name in environ:
+                text = environ[name]
+                value: Any = [item.strip() for item in text.split(",") if item.strip()] if kind == list[str] else text
+                found.append((name, (table, key) if table else (key,), value))
+    return found
+
+
+def _put(values: dict[str, Any], key: tuple[str, ...], value: Any) -> None:
+    for part in key[:-1]:
+        table = values.setdefault(part, {})
+        if not isinstance(table, dict):
+            return  # the validation of the whole says that this key must be a table
+        values = table
+    values[key[-1]] = value
+
+
+def _flatten(values: Mapping[str, Any], prefix: str = "") -> list[str]:
+    names = []
+    for key, value in values.items():
+        names.append(prefix + key)
+        if isinstance(value, Mapping):
+            names.extend(_flatten(value, f"{prefix}{key}."))
+    return names
+
+
+def _explain(item: Any, sources: Mapping[str, str], place: str) -> str:
+    key = ".".join(str(part) for part in item["loc"]) or "configuration"
+    where = sources.get(key, place)
+    if item["type"] == "extra_forbidden":
+        return f"{key}: there is no such key ({where})"
+    rule = item["msg"].removeprefix("Value error, ")
+    shown = "" if item["type"] == "value_error" else f", got {item['input']!r}"
+    return f"{key}: {rule}{shown} ({where})"
