@@ -149,7 +149,7 @@ def load(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> C
     Raises ConfigError that names the key, the rule, the value and the place.
     """
     place, values = _read_file(path or _path_from(environ))
-    sources = {name: place for name in _flatten(values)}
+    sources = dict.fromkeys(_flatten(values), place)
     for name, key, text in _overrides(environ):
         _put(values, key, text)
         sources[".".join(key)] = name

@@ -1,6 +1,6 @@
 """The command line: one module per noun, loaded only when its noun is said.
 
-A module `koguma.cli.<noun>` offers `app: typer.Typer`; NOUNS lists it here with its one line of help, so that
+A module `koguma.cli.<noun>` offers `app: typer.Typer`; NOUNS lists it with its one line of help, so that
 `koguma --help` and a git-like `koguma image log` start without importing what they do not use.
 """
 
@@ -16,30 +16,33 @@ from typer.core import TyperGroup
 from koguma.errors import KogumaError
 
 NOUNS = {
-    "image": "Image repositories: commit, branch, diff, edit and export root file systems.",
-    "node": "Machines: list, show, power, boot.",
-    "flavor": "What machines of a role boot.",
-    "network": "VLANs, subnets and their purposes.",
-    "lab": "The virtual datacentre: a switch, BMCs and machines.",
-    "server": "Run the API server.",
-    "worker": "Run a worker: power, provisioning, the boot snapshot.",
-    "boot": "Run the boot service: DHCP, TFTP, iPXE, stage-1 API, artifacts.",
-    "up": "Run everything on this machine, database included.",
+    "image": ("koguma.cli.image", "Image repositories: commit, branch, diff, edit and export root file systems."),
+    "node": ("koguma.cli.node", "Machines: list, show, power, boot."),
+    "flavor": ("koguma.cli.flavor", "What machines of a role boot."),
+    "network": ("koguma.cli.network", "VLANs, subnets and their purposes."),
+    "lab": ("koguma.cli.lab", "The virtual datacentre: a switch, BMCs and machines."),
+    "server": ("koguma.services.server", "Run the API server."),
+    "worker": ("koguma.services.worker", "Run a worker: power, provisioning."),
+    "boot": ("koguma.services.boot", "Run the boot service: DHCP, TFTP, iPXE, stage-1 API, artifacts."),
+    "up": ("koguma.services.up", "Run everything on this machine, database included."),
 }
+"""Each command's module and help. Services are above the command line, so they are named here and not imported."""
 
 
 class LazyGroup(TyperGroup):
     """Resolves a noun to its module's command at the moment it is used."""
 
-    def list_commands(self, ctx: Any) -> list[str]:
+    def list_commands(self, _ctx: Any) -> list[str]:
         return list(NOUNS)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         if cmd_name not in NOUNS:
             return None
-        if _only_listing(ctx):
-            return typer.main.get_command(_described(cmd_name))
-        return typer.main.get_command(import_module(f"koguma.cli.{cmd_name}").app)
+        module, text = NOUNS[cmd_name]
+        loaded = _described(text) if _only_listing(ctx) else import_module(module).app
+        command = typer.main.get_command(loaded)
+        command.name = cmd_name
+        return command
 
 
 def _only_listing(ctx: Any) -> bool:
@@ -47,10 +50,10 @@ def _only_listing(ctx: Any) -> bool:
     return not getattr(ctx, "_protected_args", None) and not ctx.args and not ctx.resilient_parsing
 
 
-def _described(noun: str) -> typer.Typer:
-    app = typer.Typer(help=NOUNS[noun])
-    app.callback(invoke_without_command=True)(lambda: None)
-    return app
+def _described(text: str) -> typer.Typer:
+    described = typer.Typer(help=text)
+    described.callback(invoke_without_command=True)(lambda: None)
+    return described
 
 
 app = typer.Typer(

@@ -1,0 +1,61 @@
+# Everything a developer or an operator who tries Koguma needs; `make` alone lists it.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help packages lab lab-down test test-fast check format lock bench bench-boot clean
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+NODES ?= 3
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(BIN)/koguma: requirements.lock pyproject.toml
+	@$(PYTHON) -m venv $(VENV) 2>/dev/null || { $(SUDO) apt-get update -q && $(SUDO) apt-get install -q -y --no-install-recommends python3-venv; $(PYTHON) -m venv --clear $(VENV); }
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+packages: ## Install the Debian packages that the lab and the tests use
+	@missing=""; for package in $$(PYTHONPATH=src $(PYTHON) -m koguma.lab.packages); do \
+	  [ "$$(dpkg-query -W -f '$${Status}' $$package 2>/dev/null)" = "install ok installed" ] || missing="$$missing $$package"; done; \
+	if [ -n "$$missing" ]; then echo "installing:$$missing"; $(SUDO) apt-get update -q; \
+	  $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $$missing; fi
+
+lab: packages $(BIN)/koguma ## Start the virtual datacentre and boot NODES=3 machines from off to running in RAM
+	$(SUDO) $(BIN)/koguma lab up --nodes $(NODES)
+
+lab-down: $(BIN)/koguma ## Stop the virtual datacentre; leaves nothing behind
+	$(SUDO) $(BIN)/koguma lab down
+
+test: packages $(BIN)/koguma ## Run all tests, those that boot machines too
+	$(SUDO) $(BIN)/pytest
+
+test-fast: $(BIN)/koguma ## Run the tests that need neither root nor machines
+	$(BIN)/pytest -m "not boot and not root and not slow"
+
+check: $(BIN)/koguma ## ruff, mypy, import-linter: run all, then report
+	@failed=""; \
+	$(BIN)/ruff check . || failed="$$failed ruff-check"; \
+	$(BIN)/ruff format --check . || failed="$$failed ruff-format"; \
+	$(BIN)/mypy || failed="$$failed mypy"; \
+	$(BIN)/lint-imports || failed="$$failed import-linter"; \
+	if [ -n "$$failed" ]; then echo "make check failed:$$failed"; exit 1; fi; echo "make check: all clean"
+
+format: $(BIN)/koguma ## Format the code
+	$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
+
+lock: ## Lock the dependencies again, with hashes
+	$(BIN)/pip-compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-emit-options \
+	  --strip-extras --allow-unsafe --extra dev --output-file requirements.lock pyproject.toml
+
+bench: bench-boot ## Run every benchmark
+
+bench-boot: packages $(BIN)/koguma ## Power-on to installed, against the direct boot of the same image
+	$(SUDO) $(BIN)/python bench/boot.py
+
+clean: ## Remove what building and testing made here
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build src/*.egg-info

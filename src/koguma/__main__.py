@@ -1,0 +1,5 @@
+"""`python -m koguma`."""
+
+from koguma.cli import main
+
+main()

@@ -1,0 +1,217 @@
+"""DHCP and TFTP: dnsmasq, configured from the snapshot and watched over.
+
+Authoritative, with a fixed address for every known MAC and a range for machines nobody has seen. Reservations are
+files in a directory that dnsmasq watches, so that a new node needs no restart; only a changed network does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import logging
+import shutil
+import signal
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from koguma.errors import KogumaError
+from koguma.model.snapshot import Snapshot, SnapshotNetwork
+
+log = logging.getLogger(__name__)
+
+LEASE_TIME = "1h"
+LOADERS = {"undionly.kpxe": "BIOS", "ipxe.efi": "UEFI"}
+LOADER_DIRS = (Path("/usr/lib/ipxe"), Path("/usr/share/ipxe"))
+RESTART_BACKOFF_S = 2.0
+
+
+class DhcpError(KogumaError):
+    """DHCP or TFTP cannot be served as configured."""
+
+
+@dataclass(frozen=True)
+class DhcpSettings:
+    """Where and what dnsmasq serves."""
+
+    interface: str
+    boot_url: str
+    directory: Path
+    """Configuration, leases and the TFTP root are kept below it."""
+
+
+def configuration(settings: DhcpSettings, networks: Iterable[SnapshotNetwork]) -> str:
+    """dnsmasq.conf for the provisioning networks."""
+    entry = f"{settings.boot_url}/ipxe/boot.ipxe"
+    lines = [
+        "port=0",
+        f"interface={settings.interface}",
+        "bind-dynamic",
+        "dhcp-authoritative",
+        # Firmware, iPXE and stage 1 present different client ids; a machine's address must not depend on them.
+        "dhcp-ignore-clid",
+        "dhcp-rapid-commit",
+        "no-ping",
+        f"dhcp-leasefile={settings.directory / 'leases'}",
+        f"dhcp-hostsdir={settings.directory / 'hosts'}",
+        "enable-tftp",
+        f"tftp-root={settings.directory / 'tftp'}",
+        "tftp-no-fail",
+        "log-dhcp",
+        "dhcp-userclass=set:ipxe,iPXE",
+        "dhcp-match=set:efi64,option:client-arch,7",
+        "dhcp-match=set:efi64,option:client-arch,9",
+        "dhcp-boot=tag:!ipxe,tag:!efi64,undionly.kpxe",
+        "dhcp-boot=tag:!ipxe,tag:efi64,ipxe.efi",
+        f"dhcp-boot=tag:ipxe,{entry}",
+    ]
+    for network in networks:
+        lines += _network_lines(network)
+    return "\n".join([*lines, ""])
+
+
+def reservations(snapshot: Snapshot) -> str:
+    """One line for each known MAC with an address: `mac,address,name`."""
+    rows = [f"{port.mac},{port.address},{node.name}" for node in snapshot.nodes for port in node.ports if port.address]
+    return "".join(f"{row}\n" for row in sorted(rows))
+
+
+def provisioning(snapshot: Snapshot) -> list[SnapshotNetwork]:
+    return [network for network in snapshot.networks if network.purpose == "provisioning"]
+
+
+class Dnsmasq:
+    """One dnsmasq process, restarted when it ends and when its networks change."""
+
+    def __init__(self, settings: DhcpSettings, loaders: Path | None = None) -> None:
+        self._settings = settings
+        self._loaders = loaders
+        self._process: asyncio.subprocess.Process | None = None
+        self._configuration: str | None = None
+        self._reservations: str | None = None
+        self._changed = asyncio.Event()
+
+    def apply(self, snapshot: Snapshot) -> None:
+        """Bring files up to the snapshot; the running process follows by itself or is restarted."""
+        text = reservations(snapshot)
+        if text != self._reservations:
+            _write(self._settings.directory / "hosts" / "nodes", text)
+            # dnsmasq reads files of the directory as they appear, but forgets removed lines only on SIGHUP.
+            self._signal(signal.SIGHUP)
+            self._reservations = text
+        networks = provisioning(snapshot)
+        wanted = configuration(self._settings, networks) if networks else None
+        if wanted != self._configuration:
+            self._configuration = wanted
+            self._changed.set()
+
+    async def run_forever(self) -> None:
+        """Serve until cancelled."""
+        self._prepare()
+        try:
+            while True:
+                self._changed.clear()
+                if self._configuration is None:
+                    await self._changed.wait()
+                    continue
+                await self._run_once(self._configuration)
+        finally:
+            await self._stop()
+
+    async def _run_once(self, text: str) -> None:
+        path = self._settings.directory / "dnsmasq.conf"
+        _write(path, text)
+        self._process = await asyncio.create_subprocess_exec(
+            # A boot service that was killed must not leave its DHCP server behind to answer from old files.
+            *("setpriv", "--pdeathsig", "TERM", "--"),
+            *(
+                "dnsmasq",
+                "--keep-in-foreground",
+                f"--conf-file={path}",
+                "--log-facility=-",
+                "--user=root",
+                "--pid-file=",
+            ),
+            stdin=asyncio.subprocess.DEVNULL,
+        )
+        log.info(
+            "dnsmasq serves DHCP and TFTP", extra={"interface": self._settings.interface, "pid": self._process.pid}
+        )
+        ended = asyncio.create_task(self._process.wait())
+        changed = asyncio.create_task(self._changed.wait())
+        await asyncio.wait({ended, changed}, return_when=asyncio.FIRST_COMPLETED)
+        changed.cancel()
+        if ended.done():
+            log.error("dnsmasq ended, starting it again", extra={"status": ended.result()})
+            await asyncio.sleep(RESTART_BACKOFF_S)
+        else:
+            ended.cancel()
+            await self._stop()
+
+    async def _stop(self) -> None:
+        process, self._process = self._process, None
+        if process is None or process.returncode is not None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            process.terminate()
+        try:
+            await asyncio.wait_for(process.wait(), 5)
+        except TimeoutError:
+            process.kill()
+            await process.wait()
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self._process and self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.send_signal(number)
+
+    def _prepare(self) -> None:
+        if shutil.which("dnsmasq") is None:
+            raise DhcpError("DHCP needs dnsmasq on PATH, it is not there (Debian package dnsmasq-base)")
+        for name in ("hosts", "tftp"):
+            (self._settings.directory / name).mkdir(parents=True, exist_ok=True)
+        for name, firmware in LOADERS.items():
+            source = self._loader(name)
+            if source is None:
+                log.warning(
+                    "%s machines without iPXE in their firmware cannot boot: no %s (package ipxe)", firmware, name
+                )
+                continue
+            target = self._settings.directory / "tftp" / name
+            shutil.copyfile(source, target)
+
+    def _loader(self, name: str) -> Path | None:
+        directories = (self._loaders,) if self._loaders else LOADER_DIRS
+        return next((directory / name for directory in directories if (directory / name).is_file()), None)
+
+
+def _network_lines(network: SnapshotNetwork) -> list[str]:
+    tag = f"set:{network.name}"
+    subnet = ipaddress.ip_network(network.subnet)
+    lines = []
+    if network.discovery_start and network.discovery_end:
+        lines.append(
+            f"dhcp-range={tag},{network.discovery_start},{network.discovery_end},{subnet.netmask},{LEASE_TIME}"
+        )
+    else:
+        lines.append(f"dhcp-range={tag},{subnet.network_address},static,{subnet.netmask},{LEASE_TIME}")
+    options = {
+        "router": network.gateway or "",
+        "dns-server": ",".join(network.dns_servers),
+        "ntp-server": ",".join(network.ntp_servers),
+        "domain-name": network.domain,
+        "mtu": str(network.mtu),
+    }
+    # An option without a value tells dnsmasq not to make one up (it would name itself as router and resolver).
+    lines += [
+        f"dhcp-option=tag:{network.name},option:{name}{',' if value else ''}{value}" for name, value in options.items()
+    ]
+    return lines
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.new")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)

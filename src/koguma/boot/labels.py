@@ -1,0 +1,92 @@
+"""Labels and their artifacts, as the image repository publishes them under `<repository>/boot/`.
+
+Read at every use: labels.json is replaced by rename, and its modification time says whether a cached answer still
+holds, so that a new label boots at once. Writes nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from koguma.boot.errors import NotBootable
+from koguma.errors import KogumaError
+from koguma.images.signing import TrustedKeys
+from koguma.model.manifest import Manifest
+
+_COMMIT = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class Label:
+    name: str
+    commit: str
+    kind: str
+
+
+@dataclass(frozen=True)
+class Stage1:
+    """The stage 1 that is served now."""
+
+    id: str
+    path: str
+    """Below `/artifacts/`."""
+
+
+class Labels:
+    """What can be booted from one image repository."""
+
+    def __init__(self, repository: Path) -> None:
+        self._boot = repository / "boot"
+        self._keys = repository / "keys" / "trusted"
+        self._seen: tuple[int, int, int] | None = None
+        self._labels: Mapping[str, Label] = {}
+
+    def all(self) -> Mapping[str, Label]:
+        """Every label by name; empty where no repository has been made yet."""
+        path = self._boot / "labels.json"
+        try:
+            stat = path.stat()
+        except FileNotFoundError:
+            return {}
+        seen = (stat.st_mtime_ns, stat.st_ino, stat.st_size)
+        if seen != self._seen:
+            document = json.loads(path.read_bytes())
+            self._labels = {
+                name: Label(name, item["commit"], item["kind"]) for name, item in document["labels"].items()
+            }
+            self._seen = seen
+        return self._labels
+
+    def resolve(self, name: str) -> Label:
+        """Raises NotBootable when there is no such label, or its artifact is not there."""
+        label = self.all().get(name)
+        if label is None:
+            raise NotBootable(f"a label must exist to be booted, got {name!r} ({self._boot / 'labels.json'})")
+        if not _COMMIT.fullmatch(label.commit) or not (self._boot / "artifacts" / label.commit).is_dir():
+            raise NotBootable(f"label {name!r} must have a boot artifact, got commit {label.commit!r} without one")
+        return label
+
+    def manifest(self, commit: str) -> Manifest:
+        """The commit's manifest, its signature verified. Raises NotBootable."""
+        directory = self._boot / "artifacts" / commit
+        try:
+            data = (directory / "manifest.json").read_bytes()
+            TrustedKeys.load(self._keys).verify(data, (directory / "manifest.sig").read_text())
+            manifest = Manifest.from_bytes(data)
+        except (OSError, KogumaError) as error:
+            raise NotBootable(f"commit {commit[:12]} must have a signed manifest: {error}") from error
+        if manifest.commit != commit:
+            raise NotBootable(f"the manifest must be of commit {commit[:12]}, got {manifest.commit!r}")
+        return manifest
+
+    def stage1(self) -> Stage1:
+        """Raises NotBootable when no stage 1 has been built."""
+        try:
+            name = (self._boot / "stage1" / "current").readlink().name
+        except OSError:
+            raise NotBootable("a stage 1 must be built first: `koguma image build-stage1`") from None
+        return Stage1(id=name, path=f"stage1/{name}")

@@ -1,0 +1,93 @@
+"""Root file systems for root method nfs: one directory for each commit that an nfs flavor boots, below the exported
+directory.
+
+Unpacked from the commit's verified boot artifact and renamed into place when whole. The NFS server itself is the
+site's (the lab runs nfs-ganesha); this only keeps what it exports.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import shutil
+from pathlib import Path
+
+from koguma.boot.errors import BootError, NotBootable
+from koguma.boot.labels import Labels
+from koguma.model.manifest import Manifest
+from koguma.model.snapshot import Snapshot
+
+log = logging.getLogger(__name__)
+
+
+class NfsTrees:
+    """The exported directory."""
+
+    def __init__(self, directory: Path, repository: Path, labels: Labels) -> None:
+        self._directory = directory
+        self._artifacts = repository / "boot" / "artifacts"
+        self._labels = labels
+
+    def path(self, commit: str) -> Path:
+        return self._directory / commit
+
+    def wanted(self, snapshot: Snapshot) -> set[str]:
+        """The commits that nodes with root method nfs boot now."""
+        names = {
+            name
+            for node in snapshot.nodes
+            if node.boot.root_method == "nfs"
+            for name in (node.boot.label, node.boot.once.label if node.boot.once else None)
+            if name
+        }
+        known = self._labels.all()
+        return {known[name].commit for name in names if name in known}
+
+    async def ensure(self, commits: set[str]) -> None:
+        """Unpack what is missing. A commit that cannot be unpacked is logged and tried again at the next call."""
+        for commit in sorted(commits):
+            if not self.path(commit).is_dir():
+                try:
+                    await asyncio.to_thread(self._check, commit)
+                    await self._unpack(commit)
+                except (BootError, OSError) as error:
+                    log.error("the NFS tree could not be made", extra={"commit": commit[:12], "reason": str(error)})
+
+    def _check(self, commit: str) -> None:
+        """What is exported cannot be verified by the machine, so it is verified here. Raises NotBootable."""
+        root = self._root(commit)
+        with (self._artifacts / commit / root.name).open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if found != root.sha256:
+            raise NotBootable(f"{root.name}: SHA-256 must be {root.sha256}, got {found} (commit {commit[:12]})")
+
+    async def _unpack(self, commit: str) -> None:
+        self._directory.mkdir(parents=True, exist_ok=True)
+        partial = self._directory / f".{commit}.partial"
+        await asyncio.to_thread(shutil.rmtree, partial, ignore_errors=True)
+        image = self._artifacts / commit / self._root(commit).name
+        command = (
+            ["unsquashfs", "-no-progress", "-quiet", "-dest", str(partial), str(image)]
+            if self._manifest(commit).root_format == "squashfs"
+            else ["fsck.erofs", f"--extract={partial}", str(image)]
+        )
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        _, errors = await process.communicate()
+        if process.returncode != 0:
+            raise NotBootable(
+                f"{command[0]} could not unpack commit {commit[:12]}: {errors.decode(errors='replace')[-500:]}"
+            )
+        partial.rename(self.path(commit))
+        log.info("NFS tree ready", extra={"commit": commit[:12]})
+
+    def _manifest(self, commit: str) -> Manifest:
+        return self._labels.manifest(commit)
+
+    def _root(self, commit: str):  # type: ignore[no-untyped-def]
+        return self._manifest(commit).files["root"]

@@ -1,0 +1,44 @@
+"""What every process does first: read the configuration, set up logs, make the site's secrets, prepare Django."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from koguma import config as configuration
+from koguma import logs
+from koguma.config import Config
+from koguma.services import secrets
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option("--config", help="koguma.toml; otherwise $KOGUMA_CONFIG, ./koguma.toml, /etc/koguma/koguma.toml"),
+]
+
+
+def begin(process: str, path: Path | None) -> Config:
+    """The validated configuration; afterwards logs go to standard error and the secrets exist."""
+    config = configuration.load(path)
+    logs.set_up(process, config.log.level, config.log.format)
+    config.state_dir.mkdir(parents=True, exist_ok=True)
+    config.run_dir.mkdir(parents=True, exist_ok=True)
+    secrets.ensure(config.secrets_dir)
+    return config
+
+
+def prepare_django(config: Config, dsn: str) -> None:
+    """Point Koguma's Django settings at this site and set Django up."""
+    os.environ["KOGUMA_DB_DSN"] = dsn
+    os.environ["KOGUMA_SECRETS_DIR"] = str(config.secrets_dir)
+    os.environ["KOGUMA_ENROLLMENT_AUTO"] = "1" if config.enrollment.auto else "0"
+    os.environ["KOGUMA_ENROLLMENT_FLAVOR"] = config.enrollment.flavor
+    os.environ["KOGUMA_NODES_DOMAIN"] = config.nodes.domain
+    os.environ["KOGUMA_NODES_BOOT_TIMEOUT_S"] = str(config.nodes.boot_timeout_s)
+    os.environ["KOGUMA_NODES_SSH_AUTHORIZED_KEYS"] = "\n".join(config.nodes.ssh_authorized_keys)
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "koguma.db.settings")
+    import django  # noqa: PLC0415 - reads the environment set above
+
+    django.setup()
