@@ -1,0 +1,229 @@
+"""A machine: its QEMU command line, the file its BMC powers it on from, its console and what QEMU says of it.
+
+Nobody but the machine's BMC starts QEMU: see `koguma.lab.launch` for how, and `koguma.lab.bmc` for when.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import socket
+import termios
+import tty
+from collections.abc import Iterator
+from pathlib import Path
+from select import select
+from typing import TextIO
+
+from koguma.lab.command import run
+from koguma.lab.errors import LabError
+from koguma.lab.plan import Firmware, Machine
+from koguma.lab.processes import Processes, write_atomically
+
+OVMF_CODE = "/usr/share/OVMF/OVMF_CODE_4M.fd"
+OVMF_VARS = "/usr/share/OVMF/OVMF_VARS_4M.fd"
+KCS_PORT = 9002
+"""Where ipmi_sim waits for its machine's KCS interface, on the loopback of the chassis."""
+FIRST_TAP_FD = 30
+"""`koguma.lab.launch` opens the taps at this descriptor and the following ones."""
+RETRY_BOOT_MS = 3000
+CONSOLE_LOGS_KEPT = 5
+ESCAPE = b"\x1d"
+"""Ctrl-] leaves a console, as in telnet and virsh."""
+
+
+def qemu_command(machine: Machine) -> list[str]:
+    """The whole command line of a machine. No acceleration but TCG: it boots any kernel on any host."""
+    hardware = machine.hardware
+    return [
+        "qemu-system-x86_64",
+        *("-name", machine.namespace),
+        "-nodefaults",
+        "-no-user-config",
+        *("-machine", "pc,graphics=off"),
+        *("-accel", "tcg,thread=multi"),
+        *("-cpu", "max"),
+        *("-smp", str(hardware.cpus)),
+        *("-m", str(hardware.memory_mib)),
+        *("-uuid", machine.uuid),
+        *("-smbios", f"type=1,manufacturer=Koguma,product=Lab node,serial={machine.serial},uuid={machine.uuid}"),
+        *("-display", "none"),
+        # The firmware finds nothing to boot while Koguma is down: it must try again instead of waiting for a key.
+        *("-boot", f"strict=on,reboot-timeout={RETRY_BOOT_MS}"),
+        *_firmware(machine),
+        *_console(machine),
+        *("-qmp", f"unix:{machine.qmp_socket},server=on,wait=off"),
+        *_nics(machine),
+        *_disk(machine),
+        *("-object", "rng-random,id=rng0,filename=/dev/urandom"),
+        *("-device", "virtio-rng-pci,rng=rng0"),
+        *("-device", "i6300esb"),
+        *("-action", "watchdog=reset"),
+        *("-chardev", f"socket,id=ipmi0,host=127.0.0.1,port={KCS_PORT},reconnect=1"),
+        *("-device", "ipmi-bmc-extern,id=bmc0,chardev=ipmi0"),
+        *("-device", "isa-ipmi-kcs,bmc=bmc0"),
+    ]
+
+
+def launch_settings(machine: Machine, switch_namespace: str) -> dict[str, object]:
+    """What `koguma.lab.launch` needs to power the machine on."""
+    return {
+        "argv": qemu_command(machine),
+        "taps": [{"namespace": switch_namespace, "link": nic.switch_port} for nic in machine.nics],
+        "first_fd": FIRST_TAP_FD,
+        "pid_file": str(machine.home / "pids" / f"{machine.name}.json"),
+        "log": str(machine.home / "logs" / f"{machine.name}-qemu.log"),
+    }
+
+
+def prepare(machine: Machine, switch_namespace: str, processes: Processes) -> None:
+    """Ensure that the machine can be powered on: firmware variables, disk, launch file. A running one is left alone."""
+    if processes.running(machine.name):
+        return
+    machine.machine_dir.mkdir(parents=True, exist_ok=True)
+    machine.console_log.parent.mkdir(parents=True, exist_ok=True)
+    rotate(machine.console_log)
+    variables = machine.machine_dir / "vars.fd"
+    if machine.hardware.firmware is Firmware.UEFI and not variables.exists():
+        part = variables.with_suffix(".tmp")
+        shutil.copyfile(OVMF_VARS, part)
+        part.rename(variables)
+    disk = _disk_path(machine)
+    if machine.hardware.disk_gib and not disk.exists():
+        run(["qemu-img", "create", "-q", "-f", "qcow2", str(disk), f"{machine.hardware.disk_gib}G"])
+    settings = json.dumps(launch_settings(machine, switch_namespace), indent=1)
+    write_atomically(machine.machine_dir / "launch.json", settings + "\n")
+
+
+def rotate(log: Path) -> None:
+    """Keep the last few lives of a log: `x.log` becomes `x.log.1` and so on."""
+    if not log.exists() or log.stat().st_size == 0:
+        return
+    for number in range(CONSOLE_LOGS_KEPT - 1, 0, -1):
+        older = log.with_name(f"{log.name}.{number}")
+        if older.exists():
+            older.rename(log.with_name(f"{log.name}.{number + 1}"))
+    log.rename(log.with_name(f"{log.name}.1"))
+
+
+def qmp(machine: Machine, command: str) -> object:
+    """Ask QEMU one question, such as `query-status`; LabError when it is off or does not answer."""
+    try:
+        with socket.socket(socket.AF_UNIX) as channel:
+            channel.settimeout(5)
+            channel.connect(str(machine.qmp_socket))
+            with channel.makefile("rw", encoding="utf-8") as stream:
+                stream.readline()  # the greeting
+                for words in ("qmp_capabilities", command):
+                    stream.write(json.dumps({"execute": words}) + "\n")
+                    stream.flush()
+                    answer = _answer(stream)
+                return answer
+    except (OSError, ValueError) as error:
+        raise LabError(f"{machine.name} must be on to be asked {command}: {error}") from error
+
+
+def attach_console(machine: Machine, stdin: int, stdout: int) -> None:
+    """Join a terminal and a machine's serial console until ESCAPE is typed or the machine is powered off."""
+    with socket.socket(socket.AF_UNIX) as channel:
+        try:
+            channel.connect(str(machine.console_socket))
+        except OSError as error:
+            raise LabError(f"a console needs a machine that is on: {error} ({machine.name})") from error
+        with _raw(stdin):
+            _join(channel, stdin, stdout)
+
+
+def _firmware(machine: Machine) -> list[str]:
+    if machine.hardware.firmware is Firmware.BIOS:
+        return []
+    return [
+        *("-drive", f"if=pflash,format=raw,unit=0,readonly=on,file={OVMF_CODE}"),
+        *("-drive", f"if=pflash,format=raw,unit=1,file={machine.machine_dir / 'vars.fd'}"),
+    ]
+
+
+def _console(machine: Machine) -> list[str]:
+    path, log = machine.console_socket, machine.console_log
+    return [
+        *("-chardev", f"socket,id=con0,path={path},server=on,wait=off,logfile={log},logappend=on"),
+        *("-serial", "chardev:con0"),
+    ]
+
+
+def _nics(machine: Machine) -> list[str]:
+    words = []
+    for number, nic in enumerate(machine.nics):
+        # Only the first card boots. Under UEFI it has no ROM: OVMF brings a driver and a PXE of its own.
+        boots = number == 0
+        rom = "" if boots and machine.hardware.firmware is Firmware.BIOS else ",romfile="
+        order = ",bootindex=1" if boots else ""
+        words += ["-netdev", f"tap,id=net{number},fd={FIRST_TAP_FD + number}"]
+        words += ["-device", f"virtio-net-pci,netdev=net{number},mac={nic.mac}{order}{rom}"]
+    return words
+
+
+def _disk(machine: Machine) -> list[str]:
+    if not machine.hardware.disk_gib:
+        return []
+    return [
+        *("-drive", f"if=none,id=disk0,format=qcow2,cache=writeback,file={_disk_path(machine)}"),
+        *("-device", f"virtio-blk-pci,drive=disk0,serial={machine.serial}-D0"),
+    ]
+
+
+def _disk_path(machine: Machine) -> Path:
+    return machine.machine_dir / "disk.qcow2"
+
+
+def _answer(stream: TextIO) -> object:
+    """The next reply; events in between are not replies."""
+    while True:
+        line = stream.readline()
+        if not line:
+            raise OSError("QEMU closed the connection")
+        message = json.loads(line)
+        if "error" in message:
+            raise OSError(str(message["error"].get("desc")))
+        if "return" in message:
+            return message["return"]
+
+
+@contextlib.contextmanager
+def _raw(descriptor: int) -> Iterator[None]:
+    """A terminal passes every key through inside the block; what is no terminal is left as it is."""
+    try:
+        before = termios.tcgetattr(descriptor)
+    except termios.error:
+        yield
+        return
+    tty.setraw(descriptor)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
+
+
+def _join(channel: socket.socket, stdin: int, stdout: int) -> None:
+    sources: list[int] = [channel.fileno(), stdin]
+    while True:
+        ready, _, _ = select(sources, [], [])
+        if channel.fileno() in ready:
+            output = channel.recv(65536)
+            if not output:
+                return
+            _write_all(stdout, output)
+        if stdin in ready:
+            typed = os.read(stdin, 4096)
+            if ESCAPE in typed:
+                return
+            if not typed:
+                sources.remove(stdin)
+            channel.sendall(typed)
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(descriptor, data) :]
