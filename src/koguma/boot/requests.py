@@ -67,7 +67,7 @@ def phase_of(document: dict[str, Any]) -> dict[str, Any]:
     reason = document.get("reason")
     if reason is not None and not isinstance(reason, str):
         raise MalformedRequest(f"reason must be text or null, got {_shown(reason)}")
-    data = document.get("data") or {}
+    data = document.get("data", {})
     if not isinstance(data, dict):
         raise MalformedRequest(f"data must be an object, got {_shown(data)}")
     return {
@@ -81,7 +81,7 @@ def phase_of(document: dict[str, Any]) -> dict[str, Any]:
 
 def installed_of(document: dict[str, Any]) -> dict[str, Any]:
     """The body of `installed` and `heartbeat`: uptime and memory figures."""
-    memory = document.get("memory") or {}
+    memory = document.get("memory", {})
     if not isinstance(memory, dict) or not all(_is_size(value) for value in memory.values()) or len(memory) > 16:
         raise MalformedRequest(f"memory must be an object of sizes in bytes, got {_shown(memory)}")
     return {"uptime_s": _uptime_of(document), "memory": {str(key)[:32]: value for key, value in memory.items()}}

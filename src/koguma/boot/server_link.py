@@ -2,7 +2,7 @@
 delivered.
 
 The server may be away at any time; everything here then waits and tries again, and the stage-1 API goes on from the
-inventory and the journal. `address` is a URL or `unix:PATH`.
+inventory and the journal.
 """
 
 from __future__ import annotations
@@ -26,18 +26,23 @@ BATCH = 200
 BACKOFF_MAX_S = 10.0
 
 
-class ServerLink:
-    """One HTTP client for all of it."""
+def connect(address: str, secret: str) -> httpx.AsyncClient:
+    """An HTTP client of the server at `address`, a URL or `unix:PATH`; nothing is sent yet."""
+    socket = address.removeprefix("unix:") if address.startswith("unix:") else None
+    return httpx.AsyncClient(
+        transport=httpx.AsyncHTTPTransport(uds=socket),
+        base_url="http://koguma" if socket else address,
+        headers={"Authorization": f"Bearer {secret}"},
+        timeout=httpx.Timeout(10.0),
+        trust_env=False,
+    )
 
-    def __init__(self, address: str, secret: str, inventory: Inventory, journal: Journal, poll_s: float = 2.0) -> None:
-        socket = address.removeprefix("unix:") if address.startswith("unix:") else None
-        self._client = httpx.AsyncClient(
-            transport=httpx.AsyncHTTPTransport(uds=socket),
-            base_url="http://koguma" if socket else address,
-            headers={"Authorization": f"Bearer {secret}"},
-            timeout=httpx.Timeout(10.0),
-            trust_env=False,
-        )
+
+class ServerLink:
+    """All that goes between the boot service and the server."""
+
+    def __init__(self, client: httpx.AsyncClient, inventory: Inventory, journal: Journal, poll_s: float = 2.0) -> None:
+        self._client = client
         self._inventory = inventory
         self._journal = journal
         self._poll_s = poll_s

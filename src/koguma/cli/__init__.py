@@ -24,6 +24,7 @@ NOUNS = {
     "server": ("koguma.services.server", "Run the API server."),
     "worker": ("koguma.services.worker", "Run a worker: power, provisioning."),
     "boot": ("koguma.services.boot", "Run the boot service: DHCP, TFTP, iPXE, stage-1 API, artifacts."),
+    "database": ("koguma.services.database", "Run the embedded PostgreSQL."),
     "up": ("koguma.services.up", "Run everything on this machine, database included."),
 }
 """Each command's module and help. Services are above the command line, so they are named here and not imported."""
@@ -32,22 +33,25 @@ NOUNS = {
 class LazyGroup(TyperGroup):
     """Resolves a noun to its module's command at the moment it is used."""
 
+    _listing = False
+    """Whether the group's own help is being printed, which needs the nouns' one-liners only."""
+
     def list_commands(self, _ctx: Any) -> list[str]:
         return list(NOUNS)
 
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+    def get_command(self, _ctx: Any, cmd_name: str) -> Any:
         if cmd_name not in NOUNS:
             return None
         module, text = NOUNS[cmd_name]
-        loaded = _described(text) if _only_listing(ctx) else import_module(module).app
+        loaded = _described(text) if self._listing else import_module(module).app
         command = typer.main.get_command(loaded)
         command.name = cmd_name
         return command
 
-
-def _only_listing(ctx: Any) -> bool:
-    """Whether the group's own help is being printed, which needs the nouns' one-liners only."""
-    return not getattr(ctx, "_protected_args", None) and not ctx.args and not ctx.resilient_parsing
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        self._listing = True
+        super().format_help(ctx, formatter)
+        self._listing = False
 
 
 def _described(text: str) -> typer.Typer:

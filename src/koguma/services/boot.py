@@ -17,7 +17,7 @@ from koguma.boot.journal import Journal
 from koguma.boot.labels import Labels
 from koguma.boot.nfs_trees import NfsTrees
 from koguma.boot.planning import Site
-from koguma.boot.server_link import ServerLink
+from koguma.boot.server_link import ServerLink, connect
 from koguma.boot.tokens import Tokens
 from koguma.config import Config
 from koguma.services.environment import ConfigOption, begin
@@ -44,7 +44,7 @@ async def serve(config: Config) -> None:
     inventory = Inventory(directory / "snapshot.json")
     journal = Journal(directory / "journal.sqlite")
     key = boot_key(config.secrets_dir)
-    link = ServerLink(config.server_address, key, inventory, journal, config.boot.poll_s)
+    link = ServerLink(connect(config.server_address, key), inventory, journal, config.boot.poll_s)
     site = Site(url=config.boot.url, nfs=config.boot.nfs, nfs_dir=config.nfs_dir)
     http = _http(config, application(site, config.repository, inventory, journal, Tokens(bytes.fromhex(key)), link))
     jobs = [link.poll_forever(), link.deliver_forever()]

@@ -24,17 +24,13 @@ app = typer.Typer(help="Run the API server.")
 def server(config_path: ConfigOption = None) -> None:
     """Run the API server until SIGTERM."""
     config = begin("server", config_path)
-    dsn, embedded = database.dsn_of(config)
-    try:
-        database.wait_until_it_answers(dsn)
-        prepare_django(config, dsn)
-        from koguma.db.migrate import migrate  # noqa: PLC0415 - needs Django set up
+    dsn = database.dsn_of(config)
+    database.wait_until_it_answers(dsn)
+    prepare_django(config, dsn)
+    from koguma.db.migrate import migrate  # noqa: PLC0415 - needs Django set up
 
-        migrate()
-        serve(config)
-    finally:
-        if embedded:
-            embedded.stop()
+    migrate()
+    serve(config)
 
 
 def serve(config: Config) -> None:

@@ -15,6 +15,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -22,14 +23,12 @@ from typing import Annotated
 import typer
 
 from koguma.config import Config
-from koguma.services.database import EmbeddedDatabase
 from koguma.services.environment import ConfigOption, begin
 from koguma.services.errors import ServiceError
 
 log = logging.getLogger(__name__)
 app = typer.Typer(help="Run everything on this machine, database included.")
 
-DATABASE_CHECK_S = 1.0
 STOP_TIMEOUT_S = 20.0
 BACKOFF_S = (0.2, 0.5, 1.0, 2.0, 5.0)
 HEALTHY_AFTER_S = 30.0
@@ -61,48 +60,57 @@ class Child:
 
     name: str
     namespace: str = ""
+    stop_signal: signal.Signals = signal.SIGTERM
 
     def command(self) -> list[str]:
         enter = ["ip", "netns", "exec", self.namespace] if self.namespace else []
-        return ["setpriv", "--pdeathsig", "TERM", "--", *enter, sys.executable, "-m", "koguma", self.name]
+        return [
+            "setpriv",
+            "--pdeathsig",
+            self.stop_signal.name[3:],
+            "--",
+            *enter,
+            sys.executable,
+            "-m",
+            "koguma",
+            self.name,
+        ]
 
 
 async def _supervise(config: Config, *, with_boot: bool) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    embedded = None if config.database.dsn else EmbeddedDatabase(config.state_dir)
-    environ = dict(os.environ)
-    tasks = []
-    try:
-        if embedded:
-            environ["KOGUMA_DATABASE_DSN"] = await asyncio.to_thread(embedded.start)
-            tasks.append(asyncio.create_task(_watch_database(embedded)))
-        children = [Child("server"), Child("worker", config.worker.namespace)]
-        if with_boot:
-            children.append(Child("boot", config.boot.namespace))
-        tasks += [asyncio.create_task(_keep_running(child, environ)) for child in children]
-        await stop.wait()
-        log.info("stopping")
-    finally:
-        for task in reversed(tasks):
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        if embedded:
-            await asyncio.to_thread(embedded.stop)
+    tasks = [asyncio.create_task(_keep_running(child)) for child in children(config, with_boot=with_boot)]
+    await stop.wait()
+    log.info("stopping")
+    # In reverse, one after the other: what uses the database ends before it does.
+    for task in reversed(tasks):
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
-async def _keep_running(child: Child, environ: dict[str, str]) -> None:
+def children(config: Config, *, with_boot: bool) -> list[Child]:
+    """What runs here, in the order of starting."""
+    return [
+        *([] if config.database.dsn else [Child("database", stop_signal=signal.SIGINT)]),
+        Child("server"),
+        Child("worker", config.worker.namespace),
+        *([Child("boot", config.boot.namespace)] if with_boot else []),
+    ]
+
+
+async def _keep_running(child: Child) -> None:
     """Start the process again whenever it ends, at once at first, then more slowly."""
     failures = 0
     while True:
         started = time.monotonic()
-        process = await asyncio.create_subprocess_exec(*child.command(), env=environ, stdin=asyncio.subprocess.DEVNULL)
+        process = await asyncio.create_subprocess_exec(*child.command(), stdin=asyncio.subprocess.DEVNULL)
         log.info("started", extra={"child": child.name, "pid": process.pid})
         try:
             status = await process.wait()
         except asyncio.CancelledError:
-            await _stop(process)
+            await _stop(process, child.stop_signal)
             raise
         failures = 0 if time.monotonic() - started > HEALTHY_AFTER_S else failures
         delay_s = BACKOFF_S[min(failures, len(BACKOFF_S) - 1)]
@@ -111,9 +119,9 @@ async def _keep_running(child: Child, environ: dict[str, str]) -> None:
         await asyncio.sleep(delay_s)
 
 
-async def _stop(process: asyncio.subprocess.Process) -> None:
+async def _stop(process: asyncio.subprocess.Process, number: signal.Signals) -> None:
     with contextlib.suppress(ProcessLookupError):
-        process.terminate()
+        process.send_signal(number)
     try:
         await asyncio.wait_for(process.wait(), STOP_TIMEOUT_S)
     except TimeoutError:
@@ -121,19 +129,8 @@ async def _stop(process: asyncio.subprocess.Process) -> None:
         await process.wait()
 
 
-async def _watch_database(embedded: EmbeddedDatabase) -> None:
-    while True:
-        await asyncio.sleep(DATABASE_CHECK_S)
-        try:
-            if await asyncio.to_thread(embedded.ensure_running):
-                log.error("the embedded PostgreSQL had ended and was started again")
-        except Exception:
-            # Whatever the reason, the next round tries again; the boot service goes on meanwhile.
-            log.exception("the embedded PostgreSQL could not be started")
-
-
 @contextlib.contextmanager
-def _only_one(path: Path):  # type: ignore[no-untyped-def]
+def _only_one(path: Path) -> Iterator[None]:
     """Hold the lock of this state directory. Raises ServiceError when another `koguma up` holds it."""
     with path.open("a+", encoding="ascii") as file:
         try:

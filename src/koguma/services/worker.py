@@ -14,15 +14,11 @@ app = typer.Typer(help="Run a worker: power, provisioning, the boot snapshot.")
 def worker(config_path: ConfigOption = None) -> None:
     """Run a worker until SIGTERM; what it had begun is resumed by the next one."""
     config = begin("worker", config_path)
-    dsn, embedded = database.dsn_of(config)
-    try:
-        database.wait_until_it_answers(dsn)
-        prepare_django(config, dsn)
-        from koguma.db.jobs import run_worker  # noqa: PLC0415 - needs Django set up
-        from koguma.db.migrate import migrate  # noqa: PLC0415
+    dsn = database.dsn_of(config)
+    database.wait_until_it_answers(dsn)
+    prepare_django(config, dsn)
+    from koguma.db.jobs import run_worker  # noqa: PLC0415 - needs Django set up
+    from koguma.db.migrate import migrate  # noqa: PLC0415
 
-        migrate()
-        run_worker(config.worker.concurrency)
-    finally:
-        if embedded:
-            embedded.stop()
+    migrate()
+    run_worker(config.worker.concurrency)
