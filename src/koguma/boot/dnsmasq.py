@@ -58,7 +58,6 @@ def configuration(settings: DhcpSettings, networks: Iterable[SnapshotNetwork]) -
         "enable-tftp",
         f"tftp-root={settings.directory / 'tftp'}",
         "tftp-no-fail",
-        "log-dhcp",
         "dhcp-userclass=set:ipxe,iPXE",
         "dhcp-match=set:efi64,option:client-arch,7",
         "dhcp-match=set:efi64,option:client-arch,9",
