@@ -4,8 +4,8 @@
 
 1. A site and a lab of its own: three machines, registered and active.
 2. Koguma: node1 powered off and on; from the power command to the boot record's `installed`.
-3. The floor: QEMU with the same processors and memory, `-kernel -initrd`, the root image as a disk; from its start to `installed`.
-   2 and 3 take turns, so that a slower minute of the host slows both.
+3. The floor: QEMU with the same processors and memory, `-kernel -initrd`, the root image as a disk; from its start
+   to `installed`. 2 and 3 take turns, so that a slower minute of the host slows both.
 4. All three machines at once.
 5. Commit to bootable label after a one-package edit; `koguma image log` and `koguma --help` as whole processes.
 """
@@ -23,15 +23,15 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
-from results import Row, publish, row
 
 from koguma.boot.handover import handover
+from results import Row, publish, row
 
 KOGUMA = Path(sys.executable).with_name("koguma")
 API = "127.0.0.1:6397"
@@ -73,7 +73,7 @@ class Site:
 
 
 def boot_all(site: Site, nodes: list[str]) -> tuple[float, list[dict[str, Any]]]:
-    """Power the nodes off, then on together; seconds from the first power command to the last `installed`, and the records."""
+    """Power the nodes off, then on together; seconds to the last `installed`, and the boot records."""
     machines = site.machine_of()
     before = {node: site.boots(node)[0]["id"] for node in nodes}
     for node in nodes:
@@ -145,7 +145,8 @@ def boot_floor(site: Site, commit: str, scratch: Path) -> float:
 def _floor_qemu(kernel: Path, initrd: Path, image: Path, console: Path) -> list[str]:
     """The lab's machine without firmware and network boot: same accelerator, processor, memory."""
     return [
-        "qemu-system-x86_64", "-nodefaults", "-no-user-config", "-machine", "pc,graphics=off", "-accel", "tcg,thread=multi",
+        "qemu-system-x86_64", "-nodefaults", "-no-user-config", "-machine", "pc,graphics=off",
+        "-accel", "tcg,thread=multi",
         "-cpu", "max", "-smp", "2", "-m", "2560", "-display", "none", "-serial", f"file:{console}",
         "-kernel", str(kernel), "-initrd", str(initrd), "-append", "boot=koguma console=ttyS0,115200",
         "-drive", f"file={image},format=raw,if=virtio,readonly=on",
@@ -224,12 +225,12 @@ def process_times(site: Site, runs: int, *words: str) -> list[float]:
 
 def phase_rows(records: list[dict[str, Any]]) -> list[Row]:
     """The median of every phase over the boots."""
-    names = [phase["name"] for phase in records[0]["phases"]]
-    durations: Callable[[str], list[float]] = lambda name: [
-        phase["duration_s"] for record in records for phase in record["phases"]
-        if phase["name"] == name and phase["duration_s"] is not None
-    ]  # fmt: skip
-    return [row(f"phase {name}", durations(name), "s") for name in names if durations(name)]
+    durations: dict[str, list[float]] = {}
+    for record in records:
+        for phase in record["phases"]:
+            if phase["duration_s"] is not None:
+                durations.setdefault(phase["name"], []).append(phase["duration_s"])
+    return [row(f"phase {name}", runs, "s") for name, runs in durations.items()]
 
 
 def main() -> None:
@@ -269,13 +270,7 @@ def measure(site: Site, runs: int) -> list[Row]:
         row("power-on to installed / direct boot", ratios, "x", at_most=1.6, peer=peer),
         *phase_rows(records),
         row(f"{len(nodes)} nodes at once", storm, "s"),
-        row(
-            f"{len(nodes)} nodes at once / one node",
-            together,
-            "x",
-            at_most=1.5 * share,
-            note=f"aim 1.5 x {len(nodes)}/cores",
-        ),
+        row(f"{len(nodes)} nodes at once / one node", together, "x", at_most=1.5 * share),
         row("commit to bootable label, one-package edit", label_times(site, runs), "s", at_most=10),
         row("koguma image log", process_times(site, runs, "image", "log", "compute"), "s", at_most=0.25),
         row("koguma --help", process_times(site, runs, "--help"), "s", at_most=0.25),

@@ -38,7 +38,7 @@ class Database(Section):
 
 class Api(Section):
     listen: HostPort = "127.0.0.1:6385"
-    processes: int = Field(default=1, ge=1, le=64)
+    """Where the API is served."""
 
 
 class Boot(Section):
@@ -57,6 +57,7 @@ class Boot(Section):
     nfs: str = ""
     """`HOST:/EXPORT` of the read-only NFS export of `nfs_dir`, for flavors whose root method is nfs."""
     nfs_dir: Path | None = None
+    """The exported directory, kept filled with the trees of nfs flavors. Empty: `<state_dir>/nfs`."""
     poll_s: float = Field(default=2.0, gt=0, le=60)
     """How often to ask the server whether the snapshot changed."""
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from koguma.boot.errors import NotBootable
 from koguma.errors import KogumaError
-from koguma.images.signing import TrustedKeys
+from koguma.images.signing import trusted_keys, verify
 from koguma.model.manifest import Manifest
 
 _COMMIT = re.compile(r"[0-9a-f]{64}")
@@ -41,7 +41,7 @@ class Labels:
 
     def __init__(self, repository: Path) -> None:
         self._boot = repository / "boot"
-        self._keys = repository / "keys" / "trusted"
+        self._keys = repository / "keys"
         self._seen: tuple[int, int, int] | None = None
         self._labels: Mapping[str, Label] = {}
 
@@ -75,7 +75,7 @@ class Labels:
         directory = self._boot / "artifacts" / commit
         try:
             data = (directory / "manifest.json").read_bytes()
-            TrustedKeys.load(self._keys).verify(data, (directory / "manifest.sig").read_text())
+            verify(data, (directory / "manifest.sig").read_bytes(), trusted_keys(self._keys))
             manifest = Manifest.from_bytes(data)
         except (OSError, KogumaError) as error:
             raise NotBootable(f"commit {commit[:12]} must have a signed manifest: {error}") from error

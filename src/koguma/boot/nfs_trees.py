@@ -15,7 +15,6 @@ from pathlib import Path
 
 from koguma.boot.errors import BootError, NotBootable
 from koguma.boot.labels import Labels
-from koguma.model.manifest import Manifest
 from koguma.model.snapshot import Snapshot
 
 log = logging.getLogger(__name__)
@@ -56,7 +55,7 @@ class NfsTrees:
 
     def _check(self, commit: str) -> None:
         """What is exported cannot be verified by the machine, so it is verified here. Raises NotBootable."""
-        root = self._root(commit)
+        root = self._labels.manifest(commit).files["root"]
         with (self._artifacts / commit / root.name).open("rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
         if found != root.sha256:
@@ -66,10 +65,11 @@ class NfsTrees:
         self._directory.mkdir(parents=True, exist_ok=True)
         partial = self._directory / f".{commit}.partial"
         await asyncio.to_thread(shutil.rmtree, partial, ignore_errors=True)
-        image = self._artifacts / commit / self._root(commit).name
+        manifest = self._labels.manifest(commit)
+        image = self._artifacts / commit / manifest.files["root"].name
         command = (
             ["unsquashfs", "-no-progress", "-quiet", "-dest", str(partial), str(image)]
-            if self._manifest(commit).root_format == "squashfs"
+            if manifest.root_format == "squashfs"
             else ["fsck.erofs", f"--extract={partial}", str(image)]
         )
         process = await asyncio.create_subprocess_exec(
@@ -85,9 +85,3 @@ class NfsTrees:
             )
         partial.rename(self.path(commit))
         log.info("NFS tree ready", extra={"commit": commit[:12]})
-
-    def _manifest(self, commit: str) -> Manifest:
-        return self._labels.manifest(commit)
-
-    def _root(self, commit: str):  # type: ignore[no-untyped-def]
-        return self._manifest(commit).files["root"]

@@ -6,6 +6,8 @@ import asyncio
 import logging
 import signal
 import socket
+from collections.abc import Coroutine
+from typing import Any
 
 import typer
 import uvicorn
@@ -81,7 +83,7 @@ def _http(config: Config, asgi: object) -> uvicorn.Server:
     )
 
 
-async def _until_signal(http: uvicorn.Server, jobs: list) -> None:  # type: ignore[type-arg]
+async def _until_signal(http: uvicorn.Server, jobs: list[Coroutine[Any, Any, None]]) -> None:
     listener = _listen(http.config)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -1,0 +1,134 @@
+"""A whole site in a lab of its own, once for all tests: three machines, two with BIOS and one with UEFI firmware.
+
+The tests use what an operator uses, the command line, and judge by what the machines themselves say.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+KOGUMA = Path(sys.executable).with_name("koguma")
+API = "127.0.0.1:6398"
+LAB = "tboot"
+ACTIVE_TIMEOUT_S = 900
+
+
+class Site:
+    """A Koguma site, as its operator sees it."""
+
+    def __init__(self, state: Path) -> None:
+        self.state = state
+        self.environ = {
+            **os.environ,
+            "KOGUMA_STATE_DIR": str(state),
+            "KOGUMA_API_LISTEN": API,
+            "KOGUMA_LAB_NAME": LAB,
+            "KOGUMA_API": f"http://{API}",
+            "NO_COLOR": "1",
+        }
+
+    def koguma(self, *words: str, check: bool = True, timeout_s: float = 1200) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [KOGUMA, *words], env=self.environ, text=True, capture_output=True, check=False, timeout=timeout_s
+        )
+        if check and done.returncode != 0:
+            pytest.fail(f"koguma {shlex.join(words)} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}")
+        return done
+
+    def json(self, *words: str) -> Any:
+        return json.loads(self.koguma(*words, "--json").stdout)
+
+    def nodes(self) -> list[dict[str, Any]]:
+        return sorted(self.json("node", "list"), key=lambda node: node["name"])
+
+    def node(self, name: str) -> dict[str, Any]:
+        return next(node for node in self.nodes() if node["name"] == name)
+
+    def boots(self, name: str) -> list[dict[str, Any]]:
+        return list(self.json("node", "boots", name))
+
+    def machine(self, name: str) -> str:
+        """The lab's name of a node's machine."""
+        machines = {machine["uuid"]: machine["name"] for machine in self.json("lab", "status")["machines"]}
+        return str(machines[self.node(name)["uuid"]])
+
+    def ssh(self, name: str, command: str, *, check: bool = True) -> subprocess.CompletedProcess[str]:
+        return self.koguma("lab", "ssh", self.machine(name), "--", command, check=check, timeout_s=60)
+
+    def console(self, name: str) -> str:
+        return (self.state / "lab" / "consoles" / f"{self.machine(name)}.log").read_text(errors="replace")
+
+    def wait_for(self, what: str, condition: Callable[[], Any], timeout_s: float = 300) -> Any:
+        deadline = time.monotonic() + timeout_s
+        while True:
+            if value := condition():
+                return value
+            if time.monotonic() > deadline:
+                pytest.fail(f"not within {timeout_s:.0f} s: {what}\n{json.dumps(self.nodes(), indent=1)}")
+            time.sleep(0.5)
+
+    def wait_for_boot(
+        self, name: str, after: str, outcome: str = "succeeded", timeout_s: float = 300
+    ) -> dict[str, Any]:
+        """The newest boot record, once it is not the boot `after` and has ended as expected."""
+
+        def ended() -> dict[str, Any] | None:
+            newest = self.boots(name)[0]
+            return newest if newest["id"] != after and newest["outcome"] == outcome else None
+
+        found: dict[str, Any] = self.wait_for(f"{name} has a new boot that {outcome}", ended, timeout_s)
+        return found
+
+    def reboot(self, name: str) -> dict[str, Any]:
+        """Reboot from inside and wait until the node is back."""
+        before = self.boots(name)[0]["id"]
+        self.ssh(name, "systemctl reboot --no-wall", check=False)
+        return self.wait_for_boot(name, before)
+
+    def processes(self, command: str) -> list[int]:
+        """The pids of this site's processes whose command line ends with the words."""
+        pids = []
+        for directory in Path("/proc").glob("[0-9]*"):
+            try:
+                words = (directory / "cmdline").read_bytes().split(b"\0")[:-1]
+                environ = (directory / "environ").read_bytes()
+            except OSError:
+                continue
+            ours = f"KOGUMA_STATE_DIR={self.state}".encode() in environ.split(b"\0")
+            if ours and b" ".join(words).decode(errors="replace").endswith(command):
+                pids.append(int(directory.name))
+        return pids
+
+    def kill(self, command: str) -> int:
+        """SIGKILL to those processes; how many there were."""
+        pids = self.processes(command)
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+        return len(pids)
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    if os.geteuid() != 0:
+        pytest.skip("the lab needs root")
+    # Not below pytest's directories, which only this user may enter: the database runs as another.
+    site = Site(Path(f"/var/tmp/koguma-test-boot-{os.getpid()}"))
+    try:
+        site.koguma("lab", "up", "--nodes", "2", timeout_s=ACTIVE_TIMEOUT_S)
+        site.koguma("lab", "up", "--nodes", "3", "--uefi", timeout_s=ACTIVE_TIMEOUT_S)
+        yield site
+    finally:
+        site.koguma("lab", "down", check=False)
+        if not os.environ.get("KOGUMA_TEST_KEEP"):
+            subprocess.run(["rm", "-rf", str(site.state)], check=False)

@@ -1,0 +1,285 @@
+"""The main job on real machines: commit, register, boot into memory, join, forget."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .conftest import Site
+
+pytestmark = [pytest.mark.boot, pytest.mark.root, pytest.mark.slow]
+
+
+def test_unknown_machines_become_active_by_themselves(site: Site) -> None:
+    nodes = site.nodes()
+    assert [node["provision_state"] for node in nodes] == ["active"] * 3
+    assert [node["power_state"] for node in nodes] == ["power on"] * 3
+    assert len({node["uuid"] for node in nodes}) == 3
+    labels = json.loads((site.state / "images/boot/labels.json").read_text())["labels"]
+    assert {node["commit"] for node in nodes} == {labels["compute"]["commit"]}
+    firmware = {site.json("node", "show", node["name"])["inventory"]["firmware"] for node in nodes}
+    assert firmware == {"bios", "uefi"}
+
+
+def test_registration_found_neighbours_and_bmc(site: Site) -> None:
+    for node in site.nodes():
+        shown = site.json("node", "show", node["name"])
+        neighbours = {port["lldp"]["port"] for port in shown["ports"] if port["lldp"]}
+        assert f"{site.machine(node['name'])}-eth0" in neighbours
+        assert re.fullmatch(r"10\.77\.8\.\d+", shown["bmc_address"])
+
+
+def test_root_is_an_overlay_over_memory_and_configuration_is_rendered(site: Site) -> None:
+    nodes = site.nodes()
+    name = nodes[0]["name"]
+    address = nodes[0]["addresses"][0].partition("/")[0]
+    assert site.ssh(name, "findmnt -no FSTYPE /").stdout.strip() == "overlay"
+    disks = json.loads(site.ssh(name, "lsblk -J -o NAME,TYPE").stdout or '{"blockdevices": []}')["blockdevices"]
+    assert {disk["type"] for disk in disks} <= {"loop"}
+    # The loop device's file is the only lower layer, and it lies in a tmpfs.
+    backing = site.ssh(name, "losetup -nO BACK-FILE").stdout.split()
+    assert len(backing) == 1
+    assert site.ssh(name, "hostname").stdout.strip() == name
+    assert f"{address}/24" in site.ssh(name, "ip -br -4 address").stdout
+    nova = site.ssh(name, "cat /etc/nova/nova.conf").stdout
+    assert f"my_ip = {address}" in nova
+    assert f"host = {name}" in nova
+    hosts = site.wait_for(
+        "the first node knows the others", lambda: _knows_all(site.ssh(name, "cat /etc/hosts").stdout, nodes), 120
+    )
+    assert hosts
+    assert site.ssh(name, "stat -c %a /etc/nova/nova.conf").stdout.strip() == "640"
+    assert "koguma.token" not in site.ssh(name, "cat /proc/cmdline").stdout
+
+
+def _knows_all(hosts: str, nodes: list[dict[str, Any]]) -> bool:
+    words = {tuple(line.split()[:2]) for line in hosts.splitlines()}
+    names = {name for line in hosts.splitlines() for name in line.split()[1:]}
+    addresses = {word[0] for word in words if word}
+    return all(node["name"] in names and node["addresses"][0].partition("/")[0] in addresses for node in nodes)
+
+
+def test_reboot_forgets_everything(site: Site) -> None:
+    name = site.nodes()[0]["name"]
+    site.ssh(name, "touch /root/x /etc/y && systemctl mask ssh --quiet")
+    boot = site.reboot(name)
+    assert boot["phases"]
+    assert site.node(name)["provision_state"] == "active"
+    assert site.ssh(name, "ls /root/x /etc/y", check=False).stdout == ""
+
+
+def test_boot_record_times_every_phase(site: Site) -> None:
+    boot = site.boots(site.nodes()[0]["name"])[0]
+    names = [phase["name"] for phase in boot["phases"]]
+    wanted = ["ipxe", "stage1", "profile", "verify", "kexec", "root", "render", "userspace"]
+    assert [name for name in names if name in wanted] == wanted
+    assert all(phase["duration_s"] >= 0 and phase["outcome"] == "succeeded" for phase in boot["phases"])
+    assert 0 < boot["duration_s"] < 600
+    assert sum(phase["duration_s"] for phase in boot["phases"]) == pytest.approx(boot["duration_s"], rel=0.25, abs=3)
+
+
+def test_maintenance_cycle(site: Site) -> None:
+    """Branch, edit, commit, boot once, look at the difference, deliver to all, and back."""
+    names = [node["name"] for node in site.nodes()]
+    old = site.node(names[0])["commit"]
+    site.koguma("image", "branch", "compute-next", "compute")
+    site.koguma("image", "edit", "compute-next", "--", "apt-get", "install", "-y", "tree")
+    new = site.koguma("image", "commit", "-b", "compute-next", "-m", "Add tree").stdout.split()[-1]
+    labels = json.loads((site.state / "images/boot/labels.json").read_text())["labels"]
+    assert labels["compute-next"]["commit"].startswith(new)
+    assert labels["compute"]["commit"] == old
+
+    before = site.boots(names[0])[0]["id"]
+    site.koguma("node", "boot", names[0], "--label", "compute-next", "--once")
+    assert site.wait_for_boot(names[0], before)["label"] == "compute-next"
+    assert "/etc" in site.ssh(names[0], "tree -d -L 1 /").stdout
+    difference = site.koguma("image", "diff", "compute", "compute-next").stdout
+    assert re.search(r"\btree\b", difference)
+    assert "usr/bin/tree" in difference
+    assert site.reboot(names[0])["label"] == "compute", "a label for one boot is for one boot"
+
+    for label, commit in (("compute-next", labels["compute-next"]["commit"]), ("compute", old)):
+        marks = {name: site.boots(name)[0]["id"] for name in names}
+        site.koguma("flavor", "set", "compute", "--label", label)
+        for name in names:
+            site.koguma("node", "power", name, "reboot")
+        for name in names:
+            assert site.wait_for_boot(name, marks[name], timeout_s=600)["commit"] == commit
+        assert {node["commit"] for node in site.nodes()} == {commit}
+
+
+@pytest.fixture
+def artifact(site: Site) -> Path:
+    labels = json.loads((site.state / "images/boot/labels.json").read_text())["labels"]
+    return site.state / "images/boot/artifacts" / str(labels["compute"]["commit"])
+
+
+def _flip(data: bytes) -> bytes:
+    middle = len(data) // 2
+    return data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
+
+
+def _other_key(data: bytes) -> bytes:
+    """A signature of the right form by a key that nobody trusts."""
+    key_id, _, signature = data.decode().partition(" ")
+    flipped = ("B" if signature[0] == "A" else "A") + signature[1:]
+    return f"{key_id} {flipped}".encode()
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "words"),
+    [
+        ("root.squashfs", _flip, ["root.squashfs", "SHA-256"]),
+        ("kernel", _flip, ["kernel", "SHA-256"]),
+        ("manifest.sig", _other_key, ["manifest", "sign"]),
+        ("initrd", lambda data: data[: len(data) // 3], ["initrd"]),
+    ],
+)
+def test_tampered_artifact_is_refused_with_its_reason(
+    site: Site, artifact: Path, file: str, change: Any, words: list[str]
+) -> None:
+    name = site.nodes()[1]["name"]
+    path = artifact / file
+    good = path.read_bytes()
+    before = site.boots(name)[0]["id"]
+    try:
+        _replace(path, change(good))
+        site.koguma("node", "power", name, "reboot")
+        failed = site.wait_for(
+            f"a boot failed over {file}",
+            lambda: next((boot for boot in _boots_after(site, name, before) if _failure(boot)), None),
+        )
+        reason = _failure(failed)
+        assert [word for word in words if word.lower() not in reason.lower()] == [], reason
+        assert failed["outcome"] != "succeeded"
+        assert reason in str(site.node(name)["last_error"])
+    finally:
+        _replace(path, good)
+    recovered = site.wait_for_boot(name, failed["id"], timeout_s=400)
+    assert recovered["label"] == "compute"
+
+
+def _replace(path: Path, data: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.test")
+    temporary.write_bytes(data)
+    temporary.replace(path)
+
+
+def _boots_after(site: Site, name: str, mark: str) -> list[dict[str, Any]]:
+    boots = site.boots(name)
+    return boots[: next(number for number, boot in enumerate(boots) if boot["id"] == mark)]
+
+
+def _failure(boot: dict[str, Any]) -> str:
+    return next((phase["reason"] for phase in boot["phases"] if phase["outcome"] == "failed" and phase["reason"]), "")
+
+
+def test_nfs_root_boots(site: Site) -> None:
+    name = site.nodes()[1]["name"]
+    site.koguma("flavor", "create", "compute-nfs", "--label", "compute", "--root-method", "nfs")
+    before = site.boots(name)[0]["id"]
+    try:
+        site.koguma("node", "set-flavor", name, "compute-nfs")
+        site.koguma("node", "power", name, "reboot")
+        site.wait_for_boot(name, before, timeout_s=600)
+        assert site.ssh(name, "findmnt -no FSTYPE /").stdout.strip() == "overlay"
+        assert "nfs" not in site.ssh(name, "cat /proc/mounts").stdout
+    finally:
+        before = site.boots(name)[0]["id"]
+        site.koguma("node", "set-flavor", name, "compute")
+        site.koguma("node", "power", name, "reboot")
+        site.wait_for_boot(name, before, timeout_s=600)
+
+
+def test_machine_boots_without_kexec(site: Site) -> None:
+    name = site.nodes()[0]["name"]
+    before = site.boots(name)[0]["id"]
+    try:
+        site.koguma("node", "set", name, "--no-kexec")
+        time.sleep(5)  # the boot service asks for the snapshot every two seconds
+        site.koguma("node", "power", name, "reboot")
+        boot = site.wait_for_boot(name, before)
+        assert "stage1" not in [phase["name"] for phase in boot["phases"]]
+    finally:
+        site.koguma("node", "set", name, "--kexec")
+
+
+def test_boot_goes_on_without_control_plane_and_its_record_is_whole(site: Site) -> None:
+    name = site.nodes()[0]["name"]
+    machine = site.machine(name)
+    before = site.boots(name)[0]["id"]
+    up = site.processes("koguma up")
+    assert up
+    # Everything but the boot service is stopped for good: a supervisor that may not run cannot bring it back.
+    for pid in up:
+        Path(f"/proc/{pid}/oom_score_adj").write_text("0")
+    frozen = [pid for word in ("koguma up",) for pid in site.processes(word)]
+    _signal(frozen, "STOP")
+    try:
+        for word in ("koguma server", "koguma worker"):
+            assert site.kill(word) > 0, word
+        _kill_database(site)
+        console = site.state / "lab" / "consoles" / f"{machine}.log"
+        start = len(console.read_bytes())
+        site.koguma("lab", "ssh", machine, "--", "systemctl reboot --no-wall", check=False)
+        site_wait = time.monotonic() + 300
+        while b"login:" not in console.read_bytes()[start:]:
+            assert time.monotonic() < site_wait, "the node did not come back with the control plane away"
+            time.sleep(1)
+        time.sleep(5)
+    finally:
+        _signal(frozen, "CONT")
+    site.wait_for("the API answers again", lambda: site.koguma("node", "list", check=False).returncode == 0, 120)
+    boot = site.wait_for_boot(name, before, timeout_s=120)
+    wanted = {"ipxe", "stage1", "profile", "verify", "kexec", "root", "render", "userspace"}
+    assert wanted <= {phase["name"] for phase in boot["phases"]}
+    assert site.node(name)["provision_state"] == "active"
+
+
+def _signal(pids: list[int], name: str) -> None:
+    import os
+    import signal
+
+    for pid in pids:
+        os.kill(pid, getattr(signal, f"SIG{name}"))
+
+
+def _kill_database(site: Site) -> None:
+    pid = int((site.state / "postgresql/postmaster.pid").read_text().split()[0])
+    _signal([pid], "KILL")
+
+
+@pytest.mark.parametrize("victim", ["koguma server", "koguma worker", "koguma boot", "database", "koguma up"])
+def test_killed_process_delays_a_registration_but_does_not_spoil_it(site: Site, victim: str) -> None:
+    """The third machine is forgotten, comes back as an unknown one, and meets a killed process on its way."""
+    node = site.nodes()[2]
+    machine = site.machine(node["name"])
+    site.koguma("lab", "power", machine, "off")
+    site.koguma("node", "delete", node["name"], "--yes")
+    time.sleep(5)
+    site.koguma("lab", "power", machine, "on")
+    for pause_s in (9, 12, 20):
+        time.sleep(pause_s)
+        if victim == "database":
+            _kill_database(site)
+        elif victim == "koguma up":
+            site.kill(victim)
+            time.sleep(2)
+            site.koguma("lab", "up", "--no-wait")
+        else:
+            site.kill(victim)
+
+    def active() -> bool:
+        listed = site.koguma("node", "list", "--json", check=False)
+        if listed.returncode != 0:
+            return False
+        mine = [item for item in json.loads(listed.stdout) if item["uuid"] == node["uuid"]]
+        return [item["provision_state"] for item in mine] == ["active"]
+
+    site.wait_for(f"the machine is active, once, although {victim} was killed", active, 600)
+    assert len(site.nodes()) == 3
