@@ -19,7 +19,9 @@ from koguma.lab import machine as machines
 from koguma.lab import netns, packages
 from koguma.lab.bmc import LINK, Bmc, PowerAction
 from koguma.lab.command import run
+from koguma.lab.control_plane import ControlPlane, Site
 from koguma.lab.errors import CommandError, ForeignNamespaceError, LabError, ToolsMissingError
+from koguma.lab.nfs import NfsServer
 from koguma.lab.plan import Firmware, Hardware, Machine, Plan, Vlan
 from koguma.lab.processes import Processes, end, records_of, write_atomically
 from koguma.lab.switch import Switch
@@ -29,12 +31,21 @@ CONTROLLER_PORTS = {Vlan.PROVISIONING: ("ctl-prov", "prov"), Vlan.BMC: ("ctl-bmc
 
 
 class Lab:
-    """One lab. Constructing it touches nothing."""
+    """One lab, with a Koguma of its own where a site is given. Constructing it touches nothing."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, site: Site | None = None) -> None:
         self.plan = recall(plan)
+        self.site = site
         self.processes = Processes(plan.home)
         self.switch = Switch(self.plan, self.processes)
+
+    @property
+    def control_plane(self) -> ControlPlane:
+        return ControlPlane(self.plan, self._site(), self.processes)
+
+    @property
+    def nfs(self) -> NfsServer:
+        return NfsServer(self.plan, self.processes, self._site().nfs_dir)
 
     def network_up(self) -> None:
         """Ensure that the switch, the controller and the cabling of every machine are there."""
@@ -49,6 +60,13 @@ class Lab:
             self._connect_controller()
             for machine in self.plan.machines:
                 self._connect_machine(machine)
+
+    def koguma_up(self) -> None:
+        """Ensure that the NFS export is served and that Koguma runs in the lab's network and knows it."""
+        with self._locked():
+            self.nfs.up()
+            self.control_plane.up()
+            self.control_plane.ensure_site()
 
     def machines_up(self, *, power_on: bool = True) -> None:
         """Ensure that every machine's BMC answers, and power on the machines that are off."""
@@ -69,6 +87,8 @@ class Lab:
         """End and remove everything. May be repeated, and works on what is left of a lab that was killed."""
         self.plan.home.mkdir(parents=True, exist_ok=True)
         with self._locked():
+            if self.site is not None:
+                self.control_plane.stop()  # first: it would power on again what is powered off here
             self.processes.stop_all()
             for namespace in self._namespaces_there():
                 end(records_of(netns.pids(namespace)), term_s=1, kill_s=5)
@@ -77,6 +97,11 @@ class Lab:
             shutil.rmtree(self.plan.run_dir, ignore_errors=True)
             shutil.rmtree(self.plan.home / "ovs", ignore_errors=True)
             (self.plan.home / "lab.json").unlink(missing_ok=True)
+
+    def _site(self) -> Site:
+        if self.site is None:
+            raise LabError(f"this lab was made without a Koguma ({self.plan.home})")
+        return self.site
 
     def _namespaces_there(self) -> list[str]:
         """The lab's namespaces by name: its plan may have been lost with its directory."""

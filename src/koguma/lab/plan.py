@@ -145,6 +145,8 @@ class Plan:
     """One entry per machine: node1, node2, …"""
     provisioning: IPv4Network = field(default=IPv4Network("10.77.0.0/24"))
     bmc: IPv4Network = field(default=IPv4Network("10.77.8.0/24"))
+    tenant: IPv4Network = field(default=IPv4Network("10.77.16.0/24"))
+    """Known to Koguma only: nobody but the tenants has addresses there."""
 
     def __post_init__(self) -> None:
         if not NAME.fullmatch(self.name):

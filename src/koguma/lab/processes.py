@@ -150,6 +150,14 @@ def records_of(pids: Iterable[int]) -> list[Record]:
     return [Record(pid, ticks) for pid in pids if pid != own and (ticks := start_time(pid)) is not None]
 
 
+def program_of(pid: int) -> str:
+    """The name of a process's program, empty when it is gone."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return ""
+
+
 def end(records: Sequence[Record], *, term_s: float, kill_s: float) -> None:
     """TERM to all, wait, KILL to those that remain, wait; LabError when even that does not end one."""
     for number, patience_s in ((signal.SIGTERM, term_s), (signal.SIGKILL, kill_s)):

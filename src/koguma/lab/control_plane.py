@@ -1,0 +1,306 @@
+"""Koguma as the lab runs it: `koguma up` in the lab's network, its networks, flavor, images, and what it says of nodes.
+
+The lab is a site like any other: it uses the command line to make things and the API to look at them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from ipaddress import ip_interface
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from koguma.lab.command import PATH, run, wait_until
+from koguma.lab.errors import ApiError, CommandError, LabError
+from koguma.lab.plan import Machine, Plan, Vlan
+from koguma.lab.processes import Processes, end, records_of
+from koguma.lab.ssh import Target
+
+NAME = "koguma"
+HEALTH_S = 60
+BUILD_S = 1800
+STOP_S = 25
+"""`koguma up` stops its parts one after the other; what is left after this is killed."""
+FLAVOR = "compute"
+LABEL = "compute"
+KERNEL_ARGS = "console=ttyS0,115200"
+TEMPLATE = "/etc/nova/nova.conf.tpl:/etc/nova/nova.conf:0640"
+DOMAIN = "lab.koguma"
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where this Koguma lives; plain values of its configuration."""
+
+    state_dir: Path
+    repository: Path
+    nfs_dir: Path
+    api: str
+    """HOST:PORT."""
+    program: Path
+    """The `koguma` to run."""
+    environ: Mapping[str, str] = field(default_factory=dict)
+    """Beside the caller's environment: what makes a child read the same configuration."""
+
+
+class ControlPlane:
+    """Koguma's processes, started and stopped; and its API, asked."""
+
+    def __init__(self, plan: Plan, site: Site, processes: Processes) -> None:
+        self._plan = plan
+        self._site = site
+        self._processes = processes
+        self._log = plan.logs_dir / f"{NAME}.log"
+
+    @property
+    def api_url(self) -> str:
+        host, _, port = self._site.api.rpartition(":")
+        host = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}.get(host, host)  # noqa: S104  read, not listened on
+        return f"http://{host}:{port}/api/v1"
+
+    def up(self) -> None:
+        """Ensure that `koguma up` runs in the lab's network and its API answers."""
+        if self.healthy() and self._processes.running(NAME) is None:
+            raise LabError(
+                f"another Koguma than this lab's answers at {self.api_url}: stop it, or choose another api.listen"
+            )
+        self._processes.start(
+            NAME, [str(self._site.program), "up"], log=self._log, environ=self._environ(), cwd=Path.cwd()
+        )
+
+        def answers() -> bool:
+            self._processes.require(NAME, self._log)
+            return self.healthy()
+
+        wait_until(f"Koguma's API answering at {self.api_url}", answers, timeout_s=HEALTH_S, every_s=0.25)
+
+    def stop(self) -> None:
+        """Stop `koguma up` if the lab started it, and its PostgreSQL with it."""
+        ours = self._processes.recorded(NAME)
+        self._processes.stop(NAME, term_s=STOP_S)
+        if ours:
+            end(records_of(postmasters(self._site.state_dir)), term_s=10, kill_s=5)
+
+    def running(self) -> bool:
+        return self._processes.running(NAME) is not None
+
+    def healthy(self) -> bool:
+        try:
+            return httpx.get(f"{self.api_url}/health", timeout=3).status_code == 200
+        except httpx.HTTPError:
+            return False
+
+    def ensure_site(self) -> None:
+        """Ensure that the lab's networks and its flavor exist. What exists is left as the operator made it."""
+        networks = {str(item["name"]) for item in self._list("network")}
+        for name, words in network_commands(self._plan).items():
+            if name not in networks:
+                self._koguma("network", "create", name, *words)
+        if FLAVOR not in {str(item["name"]) for item in self._list("flavor")}:
+            words = ["--label", LABEL, "--root-method", "ram", "--kernel-args", KERNEL_ARGS, "--template", TEMPLATE]
+            self._koguma("flavor", "create", FLAVOR, *words)
+
+    def missing_images(self) -> list[list[str]]:
+        """The `koguma image` commands still to run before a machine can boot, in order."""
+        repository = self._site.repository
+        image = ["image", "--repo", str(repository)]
+        commands = []
+        if not (repository / "keys" / "signing.pem").exists():
+            commands.append([*image, "init"])
+        if not (repository / "boot" / "stage1" / "current").exists():
+            commands.append([*image, "build-stage1"])
+        if LABEL not in _labels(repository / "boot" / "labels.json"):
+            commands.append([*image, "build", str(recipe()), "-b", LABEL])
+        return commands
+
+    def build(self, command: Sequence[str]) -> None:
+        """Run one of `missing_images`, showing its own progress; CommandError when it fails."""
+        try:
+            status = subprocess.run(
+                [str(self._site.program), *command],
+                stdin=subprocess.DEVNULL,
+                timeout=BUILD_S,
+                check=False,
+                env={**os.environ, **self._environ(), "PATH": PATH},
+            ).returncode
+        except subprocess.TimeoutExpired:
+            raise CommandError(f"`koguma {' '.join(command)}` must end within {BUILD_S} s") from None
+        if status != 0:
+            raise CommandError(f"`koguma {' '.join(command)}` failed with status {status}")
+
+    def nodes(self) -> list[dict[str, Any]]:
+        """The nodes as the API tells them."""
+        answer = self._get("nodes")
+        if not isinstance(answer, list):
+            raise ApiError(f"a list of nodes was expected, got {str(answer)[:200]} ({self.api_url}/nodes)")
+        return answer
+
+    def node_of(self, machine: Machine) -> dict[str, Any] | None:
+        """The node that this machine is to Koguma, or None while it is not registered."""
+        return next((node for node in self.nodes() if node.get("uuid") == machine.uuid), None)
+
+    def boots(self, name: str) -> list[dict[str, Any]]:
+        """A node's boot records, newest first."""
+        answer = self._get(f"nodes/{name}/boots")
+        if not isinstance(answer, list):
+            raise ApiError(f"a list of boots was expected, got {str(answer)[:200]} (node {name})")
+        return answer
+
+    def ssh_target(self, machine: Machine) -> Target:
+        """Where a machine answers, asked from the API, or read from the boot service's snapshot while there is none."""
+        try:
+            return self._target_from_api(machine)
+        except ApiError:
+            return target_from_snapshot(self._site.state_dir / "boot" / "snapshot.json", machine, self._plan)
+
+    def machine_named(self, name: str) -> Machine:
+        """A machine by the lab's name, or by the name or UUID Koguma knows it by."""
+        if any(machine.name == name for machine in self._plan.machines):
+            return self._plan.machine(name)
+        try:
+            uuids = {str(node.get("name")): str(node.get("uuid")) for node in self.nodes()}
+        except ApiError:
+            uuids = names_in_snapshot(self._site.state_dir / "boot" / "snapshot.json")
+        wanted = uuids.get(name, name)
+        for machine in self._plan.machines:
+            if machine.uuid == wanted:
+                return machine
+        return self._plan.machine(name)
+
+    def _target_from_api(self, machine: Machine) -> Target:
+        node = self.node_of(machine)
+        if node is None:
+            raise LabError(f"{machine.name} is not registered yet (uuid {machine.uuid})")
+        whole = self._get(f"nodes/{node['name']}")
+        keys = whole.get("ssh_host_public_keys") if isinstance(whole, dict) else None
+        lines = keys.values() if isinstance(keys, dict) else keys or ()
+        return Target(machine.name, _address(node, self._plan), tuple(str(line) for line in lines))
+
+    def _get(self, path: str) -> Any:
+        url = f"{self.api_url}/{path}"
+        try:
+            answer = httpx.get(url, timeout=10)
+        except httpx.HTTPError as error:
+            raise ApiError(f"the API does not answer: {error} ({url})") from error
+        if answer.status_code != 200:
+            raise ApiError(f"the API answered {answer.status_code}: {answer.text[:200]} ({url})")
+        try:
+            return answer.json()
+        except ValueError:
+            raise ApiError(f"the API answered something that is no JSON ({url})") from None
+
+    def _list(self, noun: str) -> list[dict[str, Any]]:
+        text = self._koguma(noun, "list", "--json")
+        try:
+            answer = json.loads(text)
+        except ValueError:
+            raise ApiError(f"`koguma {noun} list --json` must print JSON, got {text[:200]!r}") from None
+        return answer if isinstance(answer, list) else []
+
+    def _koguma(self, *words: str) -> str:
+        return run([str(self._site.program), *words], timeout_s=60, environ=self._environ())
+
+    def _environ(self) -> dict[str, str]:
+        return {**self._site.environ, **lab_environment(self._plan, self._site)}
+
+
+def lab_environment(plan: Plan, site: Site) -> dict[str, str]:
+    """The settings that make a Koguma serve the lab's network."""
+    namespace, address = plan.controller_namespace, plan.controller_address
+    return {
+        "KOGUMA_STATE_DIR": str(site.state_dir),
+        "KOGUMA_BOOT_NAMESPACE": namespace,
+        "KOGUMA_WORKER_NAMESPACE": namespace,
+        "KOGUMA_BOOT_INTERFACE": "prov",
+        "KOGUMA_BOOT_LISTEN": f"{address}:8080",
+        "KOGUMA_BOOT_URL": f"http://{address}:8080",
+        "KOGUMA_BOOT_NFS": f"{address}:/koguma",
+        "KOGUMA_NODES_DOMAIN": DOMAIN,
+    }
+
+
+def network_commands(plan: Plan) -> dict[str, list[str]]:
+    """Network -> the options of `koguma network create`."""
+    first, last = plan.discovery
+    return {
+        "provisioning": [
+            *("--purpose", "provisioning", "--vlan", str(Vlan.PROVISIONING.value)),
+            *("--subnet", str(plan.provisioning), "--gateway", str(plan.controller_address)),
+            *("--discovery", f"{first}-{last}", "--domain", DOMAIN),
+        ],
+        "bmc": ["--purpose", "bmc", "--vlan", str(Vlan.BMC.value), "--subnet", str(plan.bmc)],
+        "tenant": ["--purpose", "tenant", "--vlan", str(Vlan.TENANT.value), "--subnet", str(plan.tenant)],
+    }
+
+
+def recipe() -> Path:
+    """The compute image's recipe: in the working directory, or in the checkout this program runs from."""
+    place = Path("recipes") / f"{FLAVOR}.toml"
+    here = (Path.cwd() / place, Path(__file__).resolve().parents[3] / place)
+    for path in here:
+        if path.is_file():
+            return path
+    raise LabError(
+        f"the recipe of the compute image is not there: looked for {' and '.join(str(path) for path in here)}"
+    )
+
+
+def postmasters(state_dir: Path) -> list[int]:
+    """The PostgreSQL servers whose data directory is below this state directory and which run now."""
+    found = []
+    for lock in [*state_dir.glob("*/postmaster.pid"), *state_dir.glob("*/*/postmaster.pid")]:
+        try:
+            pid = int(lock.read_text(encoding="utf-8").split("\n", 1)[0])
+            if Path(f"/proc/{pid}/cwd").resolve() == lock.parent.resolve():
+                found.append(pid)
+        except (OSError, ValueError):
+            continue
+    return found
+
+
+def target_from_snapshot(snapshot: Path, machine: Machine, plan: Plan) -> Target:
+    """LabError when the snapshot does not know the machine."""
+    for node in _snapshot_nodes(snapshot):
+        if node.get("uuid") == machine.uuid:
+            keys = (node.get("detail") or {}).get("ssh_host_keys") or {}
+            lines = tuple(str(text) for name, text in keys.items() if str(name).endswith(".pub"))
+            addresses = [str(port.get("address")) for port in node.get("ports", []) if port.get("boot")]
+            return Target(machine.name, _address({"addresses": addresses}, plan), lines)
+    raise LabError(f"neither the API nor the boot service's snapshot knows {machine.name} ({snapshot})")
+
+
+def names_in_snapshot(snapshot: Path) -> dict[str, str]:
+    return {str(node.get("name")): str(node.get("uuid")) for node in _snapshot_nodes(snapshot)}
+
+
+def _snapshot_nodes(snapshot: Path) -> list[dict[str, Any]]:
+    try:
+        nodes = json.loads(snapshot.read_text(encoding="utf-8"))["nodes"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+    return [node for node in nodes if isinstance(node, dict)]
+
+
+def _address(node: Mapping[str, Any], plan: Plan) -> str:
+    """The node's address on the provisioning network."""
+    for text in node.get("addresses") or ():
+        try:
+            address = ip_interface(str(text)).ip
+        except ValueError:
+            continue
+        if address in plan.provisioning:
+            return str(address)
+    raise LabError(f"the node has no address on {plan.provisioning} yet")
+
+
+def _labels(path: Path) -> set[str]:
+    try:
+        return set(json.loads(path.read_text(encoding="utf-8"))["labels"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return set()
