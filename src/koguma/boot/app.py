@@ -85,6 +85,7 @@ class Stage1Api:
         report = Report.now(uuid, boot_id, "script", {"mac": mac, "remote_address": _remote(request)})
         if node is None:
             self._journal.add_unregistered(report)
+            log.info("script given", extra={"uuid": uuid, "boot": boot_id, "mode": "register"})
             return PlainTextResponse(
                 ipxe.stage1(boot, self._labels.stage1().path, "register", "new machine", menu=False)
             )

@@ -64,6 +64,13 @@ def configuration(settings: DhcpSettings, networks: Iterable[SnapshotNetwork]) -
         "dhcp-boot=tag:!ipxe,tag:!efi64,undionly.kpxe",
         "dhcp-boot=tag:!ipxe,tag:efi64,ipxe.efi",
         f"dhcp-boot=tag:ipxe,{entry}",
+        # iPXE would wait some seconds for the offer of a separate PXE server (its option 176, no-pxedhcp).
+        "dhcp-option=tag:ipxe,encap:175,176,1b",
+        # iPXE asks for an IPv6 router too, and waits a quarter of a minute where none answers. This announces the
+        # prefix of the interface's own IPv6 address, where it has one, and no default router.
+        "enable-ra",
+        f"dhcp-range=::,constructor:{settings.interface},ra-only,64",
+        f"ra-param={settings.interface},0,0",
     ]
     for network in networks:
         lines += _network_lines(network)
@@ -133,11 +140,12 @@ class Dnsmasq:
                 "--pid-file=",
             ),
             stdin=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
         )
         log.info(
             "dnsmasq serves DHCP and TFTP", extra={"interface": self._settings.interface, "pid": self._process.pid}
         )
-        ended = asyncio.create_task(self._process.wait())
+        ended = asyncio.create_task(_follow(self._process))
         changed = asyncio.create_task(self._changed.wait())
         await asyncio.wait({ended, changed}, return_when=asyncio.FIRST_COMPLETED)
         changed.cancel()
@@ -183,6 +191,13 @@ class Dnsmasq:
     def _loader(self, name: str) -> Path | None:
         directories = (self._loaders,) if self._loaders else LOADER_DIRS
         return next((directory / name for directory in directories if (directory / name).is_file()), None)
+
+
+async def _follow(process: asyncio.subprocess.Process) -> int:
+    """Pass on what the process says until it ends; its exit status."""
+    while process.stderr and (line := await process.stderr.readline()):
+        log.info(line.decode(errors="replace").strip())
+    return await process.wait()
 
 
 def _network_lines(network: SnapshotNetwork) -> list[str]:

@@ -90,7 +90,8 @@ async def _until_signal(http: uvicorn.Server, jobs: list[Coroutine[Any, Any, Non
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     log.info("the boot service answers", extra={"address": f"{http.config.host}:{http.config.port}"})
     # uvicorn's own signal handling is not entered: this process has more to stop than HTTP.
-    tasks = [asyncio.create_task(http._serve([listener])), *(asyncio.create_task(job) for job in jobs)]
+    tasks: list[asyncio.Task[Any]] = [asyncio.create_task(http._serve([listener]))]
+    tasks += [asyncio.create_task(job) for job in jobs]
     stopping = asyncio.create_task(stop.wait())
     done, _ = await asyncio.wait([stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)
     http.should_exit = True
