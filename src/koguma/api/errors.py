@@ -1,0 +1,48 @@
+"""Errors of the domain as HTTP answers: `{"error": "<rule, value, place>"}`."""
+
+from __future__ import annotations
+
+from koguma.contracts.errors import PowerError
+from koguma.db.errors import AlreadyExists, InUse, NoFreeAddress, NoNetwork, NotFound, Stale
+from koguma.errors import KogumaError
+from koguma.lifecycle.errors import IdentityConflict, NotAcceptedNow, VerbRefused
+from koguma.model.errors import InvalidValue
+
+
+class Unauthorised(KogumaError):
+    """The request does not carry the secret it needs."""
+
+
+class Malformed(KogumaError):
+    """The body is not the JSON that is asked for."""
+
+
+class TooLarge(KogumaError):
+    """The body is larger than this path takes."""
+
+
+class BadReference(KogumaError):
+    """The If-Match header is not an ETag of this API."""
+
+
+_STATUS: tuple[tuple[type[KogumaError], int], ...] = (
+    (Unauthorised, 401),
+    (NotFound, 404),
+    (AlreadyExists, 409),
+    (InUse, 409),
+    (IdentityConflict, 409),
+    (NotAcceptedNow, 409),
+    (VerbRefused, 409),
+    (NoFreeAddress, 409),
+    (NoNetwork, 409),
+    (Stale, 412),
+    (TooLarge, 413),
+    (InvalidValue, 422),
+    (Malformed, 422),
+    (BadReference, 400),
+    (PowerError, 502),
+)
+
+
+def status_of(error: KogumaError) -> int:
+    return next((status for kind, status in _STATUS if isinstance(error, kind)), 400)

@@ -1,0 +1,270 @@
+"""The native API under /api/v1 (OpenAPI at /api/v1/openapi.json): nodes, flavors, networks, events.
+
+Every view is synchronous and runs in a thread, so a slow query holds up nobody else. ETags are row versions: send one
+back as If-Match and the change is refused when somebody else was faster.
+"""
+
+# ruff: noqa: ARG001 - django-ninja passes the request by this name, to views that do not look at it too
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from typing import Any
+
+from django.db import connection
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from ninja import NinjaAPI, Query
+from ninja.errors import ValidationError as NinjaValidationError
+
+from koguma.api import views
+from koguma.api.errors import BadReference, status_of
+from koguma.api.schemas import (
+    BootLabelBody,
+    FlavorBody,
+    FlavorCreate,
+    FlavorPatch,
+    NetworkBody,
+    NetworkCreate,
+    NodeCreate,
+    NodePatch,
+    PowerBody,
+    ProvisionBody,
+)
+from koguma.db import catalog, nodes, registrations
+from koguma.errors import KogumaError
+from koguma.lifecycle.errors import VerbRefused
+from koguma.model import names
+from koguma.model.flavor import Flavor, Template
+from koguma.model.network import Network
+from koguma.model.node import Node
+from koguma.model.states import PowerAction, ProvisionState, Verb
+
+PAGE_MAX = 1000
+
+api = NinjaAPI(title="Koguma", version="1", urls_namespace="native", docs_url=None)
+
+
+@api.exception_handler(KogumaError)
+def _domain_error(request: HttpRequest, error: Exception) -> HttpResponse:
+    status = status_of(error) if isinstance(error, KogumaError) else 500
+    return JsonResponse({"error": str(error)}, status=status)
+
+
+@api.exception_handler(NinjaValidationError)
+def _invalid(request: HttpRequest, error: Exception) -> HttpResponse:
+    faults = [_fault(item) for item in getattr(error, "errors", [])[:3]]
+    return JsonResponse({"error": "; ".join(faults)}, status=422)
+
+
+def _fault(item: Any) -> str:
+    place = ".".join(str(part) for part in item["loc"] if part not in ("body", "query", "path")) or "body"
+    return f"{str(item['msg']).removeprefix('Value error, ')} ({place})"
+
+
+@api.get("/health")
+def health(request: HttpRequest) -> HttpResponse:
+    """200 only when the database answers."""
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
+    except Exception as error:  # whatever the driver raises, the answer is the same: not healthy
+        return JsonResponse({"error": f"the database does not answer: {type(error).__name__}"}, status=503)
+    return JsonResponse({"status": "ok"})
+
+
+@api.get("/nodes")
+def list_nodes(
+    request: HttpRequest,
+    provision_state: str | None = None,
+    flavor: str | None = None,
+    limit: int = Query(PAGE_MAX, ge=1, le=PAGE_MAX),  # type: ignore[type-arg]
+    after: str | None = None,
+) -> HttpResponse:
+    """Nodes by name. `after` is the name of the last node of the page before; `next` is the `after` of the next one."""
+    if provision_state is not None and provision_state not in {state.value for state in ProvisionState}:
+        raise BadReference(f"provision_state must be one of Ironic's states, got {names.shown(provision_state)}")
+    found = nodes.listed(state=provision_state, flavor=flavor, after=after, limit=limit + 1)
+    page = found[:limit]
+    labels = _flavor_labels()
+    return JsonResponse(
+        {
+            "nodes": [views.node_json(node, labels.get(node.flavor or "")) for node in page],
+            "next": page[-1].name if len(found) > limit else None,
+        }
+    )
+
+
+@api.post("/nodes")
+def create_node(request: HttpRequest, body: NodeCreate) -> HttpResponse:
+    """A node that did not register by itself."""
+    return _node(registrations.create_by_hand(body.model_dump()), status=201)
+
+
+@api.get("/nodes/{reference}")
+def get_node(request: HttpRequest, reference: str) -> HttpResponse:
+    return _node(nodes.find(reference))
+
+
+@api.patch("/nodes/{reference}")
+def patch_node(request: HttpRequest, reference: str, body: NodePatch) -> HttpResponse:
+    values = {key: value for key, value in body.model_dump().items() if key in body.model_fields_set}
+    never_null = {"name", "maintenance", "maintenance_reason", "kexec", "variables"}
+    if wrong := next((key for key in values if key in never_null and values[key] is None), None):
+        raise BadReference(f"{wrong} must not be null")
+    return _node(nodes.patch(reference, values, _if_match(request)))
+
+
+@api.delete("/nodes/{reference}")
+def delete_node(request: HttpRequest, reference: str) -> HttpResponse:
+    nodes.delete(reference, _if_match(request))
+    return HttpResponse(status=204)
+
+
+@api.get("/nodes/{reference}/boots")
+def list_boots(
+    request: HttpRequest,
+    reference: str,
+    limit: int = Query(50, ge=1, le=PAGE_MAX),  # type: ignore[type-arg]
+) -> HttpResponse:
+    """Boots, newest first."""
+    return JsonResponse({"boots": [views.boot_json(boot) for boot in nodes.boots(reference, limit)]})
+
+
+@api.get("/nodes/{reference}/history")
+def list_steps(
+    request: HttpRequest,
+    reference: str,
+    limit: int = Query(100, ge=1, le=PAGE_MAX),  # type: ignore[type-arg]
+) -> HttpResponse:
+    """Steps, newest first."""
+    return JsonResponse({"steps": [views.step_json(step) for step in nodes.steps(reference, limit)]})
+
+
+@api.put("/nodes/{reference}/power")
+def put_power(request: HttpRequest, reference: str, body: PowerBody) -> HttpResponse:
+    return _node(nodes.request_power(reference, PowerAction(body.target), _if_match(request)), status=202)
+
+
+@api.put("/nodes/{reference}/provision")
+def put_provision(request: HttpRequest, reference: str, body: ProvisionBody) -> HttpResponse:
+    verb = Verb.parse(body.target)
+    if verb is None:
+        possible = ", ".join(verb.value for verb in Verb)
+        raise VerbRefused(f"a verb must be one of {possible}, got {names.shown(body.target)}")
+    return _node(nodes.request_verb(reference, verb, _if_match(request)), status=202)
+
+
+@api.put("/nodes/{reference}/boot")
+def put_boot_label(request: HttpRequest, reference: str, body: BootLabelBody) -> HttpResponse:
+    """What the node boots from now on, or once; null takes the flavor's label again."""
+    return _node(nodes.set_boot_label(reference, body.label, once=body.once, reboot=body.reboot), status=202)
+
+
+@api.get("/flavors")
+def list_flavors(request: HttpRequest) -> HttpResponse:
+    return JsonResponse({"flavors": [views.flavor_json(flavor) for flavor in catalog.flavors()]})
+
+
+@api.post("/flavors")
+def create_flavor(request: HttpRequest, body: FlavorCreate) -> HttpResponse:
+    """The label is the flavor's name where none is given."""
+    return _flavor(catalog.create_flavor(_flavor_of(body.name, body)), status=201)
+
+
+@api.get("/flavors/{name}")
+def get_flavor(request: HttpRequest, name: str) -> HttpResponse:
+    return _flavor(catalog.flavor(name))
+
+
+@api.put("/flavors/{name}")
+def put_flavor(request: HttpRequest, name: str, body: FlavorBody) -> HttpResponse:
+    return _flavor(catalog.change_flavor(_flavor_of(name, body), _if_match(request)))
+
+
+@api.patch("/flavors/{name}")
+def patch_flavor(request: HttpRequest, name: str, body: FlavorPatch) -> HttpResponse:
+    values = {key: getattr(body, key) for key in body.model_fields_set if getattr(body, key) is not None}
+    if "templates" in values:
+        values["templates"] = tuple(Template(**item.model_dump()) for item in values["templates"])
+    return _flavor(catalog.change_flavor(replace(catalog.flavor(name), **values), _if_match(request)))
+
+
+@api.delete("/flavors/{name}")
+def delete_flavor(request: HttpRequest, name: str) -> HttpResponse:
+    catalog.delete_flavor(name)
+    return HttpResponse(status=204)
+
+
+@api.get("/networks")
+def list_networks(request: HttpRequest) -> HttpResponse:
+    return JsonResponse({"networks": [views.network_json(network) for network in catalog.all_networks()]})
+
+
+@api.post("/networks")
+def create_network(request: HttpRequest, body: NetworkCreate) -> HttpResponse:
+    return _network(catalog.create_network(_network_of(body.name, body)), status=201)
+
+
+@api.get("/networks/{name}")
+def get_network(request: HttpRequest, name: str) -> HttpResponse:
+    return _network(catalog.network(name))
+
+
+@api.put("/networks/{name}")
+def put_network(request: HttpRequest, name: str, body: NetworkBody) -> HttpResponse:
+    return _network(catalog.change_network(_network_of(name, body), _if_match(request)))
+
+
+@api.delete("/networks/{name}")
+def delete_network(request: HttpRequest, name: str) -> HttpResponse:
+    catalog.delete_network(name)
+    return HttpResponse(status=204)
+
+
+def _node(node: Node, status: int = 200) -> HttpResponse:
+    return _tagged(views.node_json(node, _flavor_labels().get(node.flavor or "")), node.version, status)
+
+
+def _flavor(flavor: Flavor, status: int = 200) -> HttpResponse:
+    return _tagged(views.flavor_json(flavor), flavor.version, status)
+
+
+def _network(network: Network, status: int = 200) -> HttpResponse:
+    return _tagged(views.network_json(network), network.version, status)
+
+
+def _tagged(document: dict[str, Any], version: int, status: int) -> HttpResponse:
+    response = HttpResponse(json.dumps(document), status=status, content_type="application/json")
+    response["ETag"] = f'"{version}"'
+    return response
+
+
+def _if_match(request: HttpRequest) -> int | None:
+    """The version the caller saw, or None when it does not say."""
+    given = request.headers.get("If-Match")
+    if given is None or given.strip() == "*":
+        return None
+    match = re.fullmatch(r'\s*(?:W/)?"(\d{1,18})"\s*', given)
+    if match is None:
+        raise BadReference(f'If-Match must be an ETag of this API like "3", got {names.shown(given)}')
+    return int(match[1])
+
+
+def _flavor_labels() -> dict[str, str]:
+    return {flavor.name: flavor.label for flavor in catalog.flavors()}
+
+
+def _flavor_of(name: str, body: FlavorBody) -> Flavor:
+    values = body.model_dump(exclude={"name", "templates", "root_method"})
+    templates = tuple(Template(**item.model_dump()) for item in body.templates)
+    values["label"] = values["label"] or name
+    return Flavor(name=name, templates=templates, root_method=body.root_method, **values)
+
+
+def _network_of(name: str, body: NetworkBody) -> Network:
+    values = body.model_dump(exclude={"name", "purpose"})
+    for key in ("reserved", "dns_servers", "ntp_servers"):
+        values[key] = tuple(values[key])
+    return Network(name=name, purpose=body.purpose, **values)

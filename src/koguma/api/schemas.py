@@ -1,0 +1,116 @@
+"""What the native API takes: bodies, checked. Unknown keys are refused, because a typing error must not be ignored."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from ninja import Schema
+from pydantic import ConfigDict, Field
+
+from koguma.model.flavor import RootMethod
+from koguma.model.network import Purpose
+
+Line = Annotated[str, Field(max_length=2000, pattern=r"^[^\x00-\x1f\x7f]*$")]
+Path = Annotated[str, Field(max_length=500, pattern=r"^/[^\x00-\x1f\x7f]*$")]
+Size = Annotated[int, Field(ge=0, le=2**60)]
+
+
+class Body(Schema):
+    model_config = ConfigDict(extra="forbid")
+
+
+class BmcBody(Body):
+    driver: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
+    address: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9.:\[\]-]+$")]
+    username: Annotated[str, Field(max_length=64)] = ""
+    password: Annotated[str, Field(max_length=128)] = ""
+
+
+class PortBody(Body):
+    mac: Annotated[str, Field(max_length=32)]
+    name: Annotated[str, Field(max_length=64)] = ""
+    boot: bool = False
+
+
+class NodeCreate(Body):
+    uuid: Annotated[str, Field(max_length=64)] | None = None
+    name: Annotated[str, Field(max_length=64)] | None = None
+    flavor: str | None = None
+    serial: Annotated[str, Field(max_length=128)] = ""
+    bmc: BmcBody | None = None
+    ports: Annotated[list[PortBody], Field(max_length=128)] = []
+
+
+class NodePatch(Body):
+    name: Annotated[str, Field(max_length=64)] | None = None
+    flavor: str | None = None
+    label: str | None = None
+    maintenance: bool | None = None
+    maintenance_reason: Line | None = None
+    kexec: bool | None = None
+    variables: dict[str, Any] | None = None
+    bmc: BmcBody | None = None
+
+
+class PowerBody(Body):
+    target: Literal["on", "off", "soft off", "cycle", "reboot"]
+
+
+class ProvisionBody(Body):
+    target: str
+
+
+class BootLabelBody(Body):
+    label: Annotated[str, Field(max_length=200)] | None
+    once: bool = False
+    reboot: bool = True
+
+
+class TemplateBody(Body):
+    source: Path
+    target: Path
+    mode: Annotated[str, Field(pattern=r"^[0-7]{3,4}$")] = "0644"
+    reload: Annotated[str, Field(max_length=200, pattern=r"^[A-Za-z0-9@._:-]+$")] | None = None
+
+
+class FlavorBody(Body):
+    label: str
+    root_method: RootMethod = RootMethod.RAM
+    kernel_args: Line = ""
+    overlay_size_bytes: Size = 0
+    templates: Annotated[list[TemplateBody], Field(max_length=200)] = []
+    variables: dict[str, Any] = {}
+    requirements: dict[str, Any] = {}
+
+
+class FlavorCreate(FlavorBody):
+    name: str
+    label: str = ""
+
+
+class FlavorPatch(Body):
+    label: str | None = None
+    root_method: RootMethod | None = None
+    kernel_args: Line | None = None
+    overlay_size_bytes: Size | None = None
+    templates: Annotated[list[TemplateBody], Field(max_length=200)] | None = None
+    variables: dict[str, Any] | None = None
+    requirements: dict[str, Any] | None = None
+
+
+class NetworkBody(Body):
+    purpose: Purpose = Purpose.PROVISIONING
+    vlan: int = 0
+    subnet: str
+    gateway: str | None = None
+    discovery_start: str | None = None
+    discovery_end: str | None = None
+    reserved: Annotated[list[str], Field(max_length=1000)] = []
+    dns_servers: Annotated[list[str], Field(max_length=8)] = []
+    ntp_servers: Annotated[list[str], Field(max_length=8)] = []
+    domain: Annotated[str, Field(max_length=253, pattern=r"^[a-z0-9.-]*$")] = ""
+    mtu: int = 1500
+
+
+class NetworkCreate(NetworkBody):
+    name: str

@@ -1,0 +1,103 @@
+"""Values of the model as the JSON of the native API."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from koguma.db.rows import phase_json
+from koguma.model.boot_record import BootRecord
+from koguma.model.flavor import Flavor
+from koguma.model.network import Network
+from koguma.model.node import Node, Port
+from koguma.model.operation import StepRecord
+
+
+def node_json(node: Node, flavor_label: str | None) -> dict[str, Any]:
+    """Everything an operator may know of a node; no secret is part of it. `flavor_label` is what its flavor boots."""
+    installed = node.installed
+    return {
+        "uuid": node.uuid,
+        "name": node.name,
+        "serial": node.serial,
+        "manufacturer": node.manufacturer,
+        "product": node.product,
+        "architecture": node.architecture,
+        "firmware": node.firmware,
+        "provision_state": node.provision_state.value,
+        "target_provision_state": _value(node.target_provision_state),
+        "goal": _value(node.goal),
+        "power_state": node.power_state.value,
+        "target_power_state": _value(node.target_power_state),
+        "status_code": node.status_code.value,
+        "status": node.status,
+        "last_error": node.last_error,
+        "maintenance": node.maintenance,
+        "maintenance_reason": node.maintenance_reason,
+        "flavor": node.flavor,
+        "label": node.label or flavor_label,
+        "label_override": node.label,
+        "once": {"id": node.once.id, "label": node.once.label} if node.once else None,
+        "kexec": node.kexec,
+        "commit": installed.commit if installed else None,
+        "installed_label": installed.label if installed else None,
+        "installed_at": _time(installed.at if installed else None),
+        "addresses": list(node.addresses),
+        "bmc_address": node.bmc.address if node.bmc else None,
+        "bmc": {"driver": node.bmc.driver, "username": node.bmc.username, "mac": node.bmc.mac} if node.bmc else None,
+        "ports": [port_json(port) for port in node.ports],
+        "inventory": node.inventory,
+        "variables": node.variables,
+        "ssh_host_public_keys": [node.ssh_host_public_key] if node.ssh_host_public_key else [],
+        "memory": node.memory,
+        "last_seen": _time(node.last_seen),
+        "registered_at": _time(node.registered_at),
+        "created_at": _time(node.created_at),
+        "updated_at": _time(node.updated_at),
+        "version": node.version,
+    }
+
+
+def port_json(port: Port) -> dict[str, Any]:
+    return dict(vars(port))
+
+
+def boot_json(boot: BootRecord) -> dict[str, Any]:
+    return {
+        "boot_id": boot.boot_id,
+        "mode": boot.mode,
+        "outcome": boot.outcome.value,
+        "reason": boot.reason,
+        "label": boot.label,
+        "commit": boot.commit,
+        "started_at": _time(boot.started_at),
+        "finished_at": _time(boot.finished_at),
+        "duration_s": boot.duration_s,
+        "phases": [phase_json(phase) for phase in boot.phases],
+        "memory": boot.memory,
+    }
+
+
+def step_json(step: StepRecord) -> dict[str, Any]:
+    return {**vars(step), "started_at": _time(step.started_at), "finished_at": _time(step.finished_at)}
+
+
+def flavor_json(flavor: Flavor) -> dict[str, Any]:
+    return {
+        **vars(flavor),
+        "root_method": flavor.root_method.value,
+        "templates": [dict(vars(template)) for template in flavor.templates],
+    }
+
+
+def network_json(network: Network) -> dict[str, Any]:
+    lists = {key: list(getattr(network, key)) for key in ("reserved", "dns_servers", "ntp_servers")}
+    return {**vars(network), **lists, "purpose": network.purpose.value}
+
+
+def _value(member: Any) -> Any:
+    return member.value if member is not None else None
+
+
+def _time(at: datetime | None) -> str | None:
+    return at.isoformat() if at else None

@@ -1,0 +1,68 @@
+"""What the lifecycle asks of the database: exclusive claims on nodes, and durable writes. `koguma.db.lifecycle_store`
+provides it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from datetime import datetime
+from typing import Any, Protocol
+
+from koguma.contracts.power import Access
+from koguma.model.boot_record import BootRecord
+from koguma.model.flavor import Flavor
+from koguma.model.node import Node
+from koguma.model.operation import Operation, StepRecord
+
+
+class Claim(Protocol):
+    """One node, held by one worker. It ends with the worker's database connection, so it never outlives its holder."""
+
+    def node(self) -> Node:
+        """The node as it is now."""
+
+    def operation(self) -> Operation | None:
+        """The flow under way, as last recorded."""
+
+    def take_wake_up(self) -> None:
+        """Forget that something woke the node: what woke it is looked at from here on."""
+
+    def write(
+        self,
+        *,
+        expected: str | None,
+        operation: Operation | None,
+        changes: Mapping[str, Any] = ...,
+        steps: Sequence[StepRecord] = ...,
+        wake_at: datetime | None,
+    ) -> None:
+        """Record, in one transaction: the operation (None: none is under way), changes of the node by field name,
+        steps of its history, and when to look again (None: when something happens).
+
+        Raises Superseded when the operation on record is not `expected`.
+        """
+
+    def woken(self) -> bool:
+        """Whether something woke the node since `take_wake_up`."""
+
+    def flavor(self) -> Flavor | None: ...
+
+    def access(self) -> Access | None:
+        """How to reach the BMC, password included; None when no BMC is on record."""
+
+    def ensure_addresses(self) -> None:
+        """Give the boot port an address of the provisioning network, if it has none. Raises KogumaError when it
+        cannot.
+        """
+
+    def record_power_on(self, at: datetime) -> None:
+        """Remember when the machine was told to power on: its firmware phase starts there."""
+
+    def boots_since(self, since: datetime) -> Sequence[BootRecord]:
+        """The node's boots that began at `since` or later, newest first."""
+
+
+class LifecycleStore(Protocol):
+    def claim(self, uuid: str) -> AbstractContextManager[Claim | None]:
+        """The node for this worker alone; None when another one has it or it does not exist."""

@@ -1,0 +1,142 @@
+"""Flavors and networks: the site's catalog, as the API changes it."""
+
+from __future__ import annotations
+
+from django.db import IntegrityError, transaction
+from django.db.models import ProtectedError
+
+from koguma.db.addresses import reject_conflicts
+from koguma.db.errors import AlreadyExists, InUse, NotFound, Stale
+from koguma.db.models import AddressRow, FlavorRow, NetworkRow, NodeRow
+from koguma.db.rows import flavor_columns, flavor_of, network_columns, network_of
+from koguma.db.wake import wake
+from koguma.model import names
+from koguma.model import network as networks
+from koguma.model.flavor import Flavor
+from koguma.model.network import Network
+
+
+def flavors() -> list[Flavor]:
+    return [flavor_of(row) for row in FlavorRow.objects.order_by("name")]
+
+
+def flavor(name: str) -> Flavor:
+    return flavor_of(_flavor_row(name))
+
+
+def create_flavor(flavor: Flavor) -> Flavor:
+    """Raises InvalidValue or AlreadyExists."""
+    _check_flavor(flavor)
+    try:
+        with transaction.atomic():
+            row = FlavorRow.objects.create(name=flavor.name, **flavor_columns(flavor))
+    except IntegrityError:
+        raise AlreadyExists(f"a flavor name belongs to one flavor, {flavor.name!r} exists") from None
+    _wake_nodes_without_flavor()
+    return flavor_of(row)
+
+
+def change_flavor(flavor: Flavor, version: int | None = None) -> Flavor:
+    """Raises NotFound, InvalidValue, or Stale when `version` is not the flavor's."""
+    _check_flavor(flavor)
+    with transaction.atomic():
+        row = _flavor_row(flavor.name, lock=True)
+        _reject_stale(version, row.version, f"flavor {flavor.name}")
+        FlavorRow.objects.filter(pk=row.pk).update(**flavor_columns(flavor))
+    return flavor_of(_flavor_row(flavor.name))
+
+
+def delete_flavor(name: str) -> None:
+    """Raises NotFound or InUse."""
+    row = _flavor_row(name)
+    try:
+        row.delete()
+    except ProtectedError:
+        used = NodeRow.objects.filter(flavor=row).count()
+        raise InUse(f"a flavor in use cannot be deleted, {used} nodes have it (flavor {name})") from None
+
+
+def all_networks() -> list[Network]:
+    return [network_of(row) for row in NetworkRow.objects.order_by("name")]
+
+
+def network(name: str) -> Network:
+    return network_of(_network_row(name))
+
+
+def create_network(network: Network) -> Network:
+    """Raises InvalidValue or AlreadyExists."""
+    network = networks.validated(network)
+    _reject_overlap(network)
+    try:
+        with transaction.atomic():
+            row = NetworkRow.objects.create(name=network.name, **network_columns(network))
+    except IntegrityError:
+        raise AlreadyExists(f"a network name belongs to one network, {network.name!r} exists") from None
+    return network_of(row)
+
+
+def change_network(network: Network, version: int | None = None) -> Network:
+    """Raises NotFound, Stale, or InvalidValue, also when an address already given would not fit any more."""
+    network = networks.validated(network)
+    with transaction.atomic():
+        row = _network_row(network.name, lock=True)
+        _reject_stale(version, row.version, f"network {network.name}")
+        reject_conflicts(network, row)
+        _reject_overlap(network)
+        NetworkRow.objects.filter(pk=row.pk).update(**network_columns(network))
+    return network_of(_network_row(network.name))
+
+
+def delete_network(name: str) -> None:
+    """Raises NotFound or InUse."""
+    row = _network_row(name)
+    try:
+        row.delete()
+    except ProtectedError:
+        given = AddressRow.objects.filter(network=row).count()
+        raise InUse(
+            f"a network in use cannot be deleted, {given} of its addresses are given (network {name})"
+        ) from None
+
+
+def _check_flavor(flavor: Flavor) -> None:
+    names.noun_name(flavor.name, "flavor name")
+    names.boot_label(flavor.label)
+
+
+def _flavor_row(name: str, *, lock: bool = False) -> FlavorRow:
+    rows = FlavorRow.objects.select_for_update() if lock else FlavorRow.objects.all()
+    row = rows.filter(name=name).first()
+    if row is None:
+        raise NotFound(f"a flavor must exist with this name, got {names.shown(name)}")
+    return row
+
+
+def _network_row(name: str, *, lock: bool = False) -> NetworkRow:
+    rows = NetworkRow.objects.select_for_update() if lock else NetworkRow.objects.all()
+    row = rows.filter(name=name).first()
+    if row is None:
+        raise NotFound(f"a network must exist with this name, got {names.shown(name)}")
+    return row
+
+
+def _reject_overlap(network: Network) -> None:
+    """Two networks of the site share no address, so that an address tells where a machine is."""
+    for other in all_networks():
+        if other.name != network.name and networks.overlap(network, other):
+            raise AlreadyExists(
+                f"subnets may not overlap, {network.subnet} overlaps {other.subnet} of {other.name}"
+                f" (network {network.name})"
+            )
+
+
+def _reject_stale(seen: int | None, present: int, place: str) -> None:
+    if seen is not None and seen != present:
+        raise Stale(f"it has changed since version {seen}, it has {present} ({place})")
+
+
+def _wake_nodes_without_flavor() -> None:
+    """Nodes that registered before the flavor of new nodes existed can go on when they are given one."""
+    for node in NodeRow.objects.filter(flavor=None, goal__isnull=False):
+        wake(node.pk, str(node.uuid))

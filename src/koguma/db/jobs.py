@@ -1,0 +1,190 @@
+"""The worker: runs nodes' steps and the site's periodic work, on Procrastinate.
+
+Nodes due are found in the table (`watch_due_nodes`); jobs only carry the news faster and let several workers share the
+work. Power polls have their own queue and few slots, so that BMCs that hang slow nothing but each other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from typing import Any
+
+from asgiref.sync import sync_to_async
+from django.conf import settings
+from django.db import close_old_connections, connection
+from django.utils import timezone
+from django.utils.module_loading import import_string
+from procrastinate.contrib.django import app
+
+from koguma.contracts.power import OpenPower
+from koguma.db import power_polls, reports
+from koguma.db.housekeeping import forget_old_history
+from koguma.db.lifecycle_store import PostgresStore, due_nodes
+from koguma.db.wake import ADVANCE_TASK, NODES_QUEUE, tell_workers
+from koguma.lifecycle.executor import Executor
+from koguma.lifecycle.policy import Policy
+
+log = logging.getLogger(__name__)
+
+POLLS_QUEUE = "polls"
+POLLS_CONCURRENCY = 2
+WATCH_S = 0.5
+STOP_TIMEOUT_S = 12.0
+"""A step that does not end in this time is left to the next worker."""
+
+_stopping = threading.Event()
+
+
+def run_worker(concurrency: int) -> None:
+    """Work until SIGTERM or SIGINT. Outlives the database: while it is away, the worker waits for it.
+
+    When a step still runs STOP_TIMEOUT_S after the signal, the process ends at once: the step is recorded as running,
+    so the next worker runs it again.
+    """
+    _stopping.clear()
+    finished = asyncio.run(_run(concurrency))
+    if not finished:
+        log.warning("a step still runs; the next worker runs it again")
+        os._exit(0)
+
+
+@app.task(name=ADVANCE_TASK, queue=NODES_QUEUE)
+def advance(uuid: str) -> None:
+    """Take the node as far as it gets."""
+    executor().advance(uuid)
+
+
+@app.task(name="koguma.poll_power", queue=POLLS_QUEUE)
+def poll_power(uuid: str) -> None:
+    """Ask the node's BMC for the power state."""
+    power_polls.poll(uuid, open_power())
+
+
+@app.periodic(cron="* * * * * */15", queueing_lock="koguma.expire_boots")
+@app.task(name="koguma.expire_boots", queue=NODES_QUEUE)
+def expire_boots(timestamp: int) -> None:
+    """Fail boots that took too long."""
+    del timestamp
+    if expired := reports.expire_boots(policy().boot_timeout_s):
+        log.warning("boots took too long", extra={"boots": expired})
+
+
+@app.periodic(cron="17 * * * *", queueing_lock="koguma.forget")
+@app.task(name="koguma.forget_old_history", queue=NODES_QUEUE)
+def forget(timestamp: int) -> None:
+    """Keep the history within bounds."""
+    del timestamp
+    forget_old_history()
+
+
+@lru_cache(maxsize=1)
+def executor() -> Executor:
+    """This process's executor."""
+    return Executor(PostgresStore(), open_power(), policy(), timezone.now, _stopping.is_set)
+
+
+def open_power() -> OpenPower:
+    found: OpenPower = import_string(settings.KOGUMA_POWER_DRIVERS)
+    return found
+
+
+def policy() -> Policy:
+    return Policy(boot_timeout_s=settings.KOGUMA_NODES_BOOT_TIMEOUT_S, boot_attempts_max=settings.KOGUMA_BOOT_ATTEMPTS)
+
+
+async def _run(concurrency: int) -> bool:
+    """Whether everything that had begun has ended."""
+    loop = asyncio.get_running_loop()
+    threads = ThreadPoolExecutor(concurrency + POLLS_CONCURRENCY + 4, thread_name_prefix="worker")
+    loop.set_default_executor(threads)
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    tasks = [
+        asyncio.create_task(_keep(f"queue {queue}", lambda q=queue, n=slots: _work(q, n)))  # type: ignore[misc]
+        for queue, slots in ((NODES_QUEUE, concurrency), (POLLS_QUEUE, POLLS_CONCURRENCY))
+    ]
+    tasks.append(asyncio.create_task(_keep("watch", lambda: _every(WATCH_S, watch_due_nodes))))
+    tasks.append(asyncio.create_task(_keep("polls", lambda: _every(2.0, power_polls.queue_due))))
+    log.info("the worker works", extra={"concurrency": concurrency})
+    await stop.wait()
+    log.info("the worker stops")
+    _stopping.set()
+    for task in tasks:
+        task.cancel()
+    _, pending = await asyncio.wait(tasks, timeout=STOP_TIMEOUT_S)
+    threads.shutdown(wait=False, cancel_futures=True)
+    return not pending and _idle(threads)
+
+
+def watch_due_nodes() -> None:
+    """Queue jobs for nodes that are due and that no worker has: those whose wait is over, and those whose worker died.
+    """
+    tell_workers(due_nodes())
+
+
+async def _work(queue: str, slots: int) -> None:
+    await app.run_worker_async(
+        queues=[queue],
+        concurrency=slots,
+        install_signal_handlers=False,
+        delete_jobs="always",
+        shutdown_graceful_timeout=STOP_TIMEOUT_S - 2,
+        fetch_job_polling_interval=2.0,
+        name=f"{queue}-{os.getpid()}",
+    )
+
+
+async def _every(interval_s: float, work: Callable[[], object]) -> None:
+    run = sync_to_async(_with_connection(work), thread_sensitive=False)
+    while True:
+        await run()
+        await asyncio.sleep(interval_s)
+
+
+def _with_connection(work: Callable[[], object]) -> Callable[[], None]:
+    def run() -> None:
+        close_old_connections()
+        try:
+            work()
+        finally:
+            connection.close()
+
+    return run
+
+
+async def _keep(name: str, start: Callable[[], Any]) -> None:
+    """Start it again when it fails: the database may be away for a while."""
+    delay_s = 0.5
+    while True:
+        began = time.monotonic()
+        try:
+            await start()
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:
+            # What went wrong most often is that PostgreSQL restarts; its words are enough then.
+            log.warning(
+                "a part of the worker ended, starting it again", extra={"part": name, "error": str(error)[:300]}
+            )
+        delay_s = 0.5 if time.monotonic() - began > 30 else min(delay_s * 2, 5.0)
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.sleep(delay_s)
+
+
+def _idle(threads: ThreadPoolExecutor) -> bool:
+    deadline = time.monotonic() + 1.0
+    while time.monotonic() < deadline:
+        if not any(thread.is_alive() for thread in threads._threads):
+            return True
+        time.sleep(0.02)
+    return False

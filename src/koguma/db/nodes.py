@@ -1,0 +1,233 @@
+"""Nodes for the API: find, list, change, delete; and the wishes of operators, each one transaction that starts an
+operation.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import uuid as _uuid
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from django.db import IntegrityError, transaction
+from django.db.models import Q, QuerySet
+from django.utils import timezone
+
+from koguma.db.errors import AlreadyExists, NotFound, Stale
+from koguma.db.models import BootRow, FlavorRow, NodeRow, StepRow, WorkRow
+from koguma.db.rows import boot_of, node_columns, node_of, operation_columns, operation_of, step_of, with_all
+from koguma.db.sealing import seal
+from koguma.db.wake import wake
+from koguma.lifecycle.errors import VerbRefused
+from koguma.lifecycle.executor import begin
+from koguma.lifecycle.flows import DELETABLE, FLOWS, move_for, power_flow_for
+from koguma.model import names
+from koguma.model.boot_record import BootRecord
+from koguma.model.node import Node
+from koguma.model.operation import StepRecord
+from koguma.model.states import PowerAction, ProvisionState, StatusCode, Verb
+
+PATCHABLE = frozenset(
+    {"name", "flavor", "maintenance", "maintenance_reason", "label", "kexec", "variables", "goal", "bmc"}
+)
+
+
+def find(reference: str) -> Node:
+    """By UUID or name. Raises NotFound."""
+    return node_of(_get(with_all(NodeRow.objects.all()), reference))
+
+
+def listed(
+    *, state: str | None = None, flavor: str | None = None, after: str | None = None, limit: int | None = None
+) -> list[Node]:
+    """Nodes in the order of their names (node-2 before node-10), after the one called `after`."""
+    rows = with_all(NodeRow.objects.all())
+    if state is not None:
+        rows = rows.filter(provision_state=state)
+    if flavor is not None:
+        rows = rows.filter(flavor__name=flavor)
+    rows = rows.extra(select={"rank": _RANK}).order_by("rank")  # noqa: S610 - text of ours
+    if after is not None:
+        last = _get(NodeRow.objects.all(), after)
+        rows = rows.extra(where=[f"{_RANK} > {_RANK_OF}"], params=[last.name, last.name])  # noqa: S610
+    return [node_of(row) for row in (rows if limit is None else rows[:limit])]
+
+
+_RANK = (
+    "(regexp_replace(koguma_node.name, '[0-9]+$', ''),"
+    " coalesce(substring(koguma_node.name from '([0-9]{1,18})$')::bigint, -1))"
+)
+_RANK_OF = "(regexp_replace(%s, '[0-9]+$', ''), coalesce(substring(%s from '([0-9]{1,18})$')::bigint, -1))"
+
+
+def boots(reference: str, limit: int = 50) -> list[BootRecord]:
+    """Newest first."""
+    node = _get(NodeRow.objects.all(), reference)
+    return [boot_of(row) for row in BootRow.objects.filter(node=node).order_by("-began_at", "-pk")[:limit]]
+
+
+def steps(reference: str, limit: int = 100) -> list[StepRecord]:
+    """The node's history, newest first."""
+    node = _get(NodeRow.objects.all(), reference)
+    return [step_of(row) for row in StepRow.objects.filter(node=node).order_by("-pk")[:limit]]
+
+
+def patch(reference: str, values: Mapping[str, Any], version: int | None = None) -> Node:
+    """Change what an operator may change. Raises InvalidValue, AlreadyExists, NotFound, or Stale when `version` is not
+    the node's.
+    """
+    with transaction.atomic():
+        row = _locked(reference, version)
+        for field, value in values.items():
+            _PATCHES[field](row, value)
+        try:
+            with transaction.atomic():
+                row.save()
+        except IntegrityError:
+            raise AlreadyExists(f"a node name belongs to one node, {row.name!r} is another's") from None
+        wake(row.pk, str(row.uuid))
+    return find(str(row.uuid))
+
+
+def delete(reference: str, version: int | None = None) -> None:
+    """Forget a node and give its addresses back. Raises VerbRefused while it is in use."""
+    with transaction.atomic():
+        row = _locked(reference, version)
+        if ProvisionState(row.provision_state) not in DELETABLE and not row.maintenance:
+            allowed = ", ".join(sorted(state.value for state in DELETABLE))
+            raise VerbRefused(
+                f"a node can be deleted in {allowed}, or in maintenance; it is {row.provision_state} (node {row.name})"
+            )
+        row.delete()
+
+
+def request_verb(reference: str, verb: Verb, version: int | None = None) -> Node:
+    """Start what the verb asks for; a worker goes on. Raises VerbRefused."""
+    with transaction.atomic():
+        row = _locked(reference, version)
+        node, work = node_of(row), WorkRow.objects.select_for_update().get(pk=row.pk)
+        move = move_for(node, verb, busy=operation_of(work) is not None)
+        _close_steps(row, work, f"replaced by {verb.value}")
+        if move.flow is not None:
+            _start(row, work, replace(node, goal=None), move.flow, {"goal": None})
+        else:
+            state = move.state or node.provision_state
+            code = StatusCode.ABORTED if verb is Verb.ABORT else StatusCode.READY
+            changes: dict[str, Any] = {
+                "provision_state": state,
+                "target_provision_state": None,
+                "goal": None,
+                "status_code": code,
+                "status": "aborted by an operator" if verb is Verb.ABORT else "",
+            }
+            if verb is Verb.ABORT:
+                changes["last_error"] = "aborted by an operator"
+            NodeRow.objects.filter(pk=row.pk).update(**node_columns(changes))
+            WorkRow.objects.filter(pk=row.pk).update(**operation_columns(None))
+            wake(row.pk, node.uuid)
+    return find(node.uuid)
+
+
+def request_power(reference: str, action: PowerAction, version: int | None = None) -> Node:
+    """Start a power action; a worker goes on. Raises VerbRefused while something else is under way."""
+    with transaction.atomic():
+        row = _locked(reference, version)
+        node, work = node_of(row), WorkRow.objects.select_for_update().get(pk=row.pk)
+        flow = power_flow_for(node, action, busy=operation_of(work) is not None)
+        _start(row, work, node, flow.name, {})
+    return find(node.uuid)
+
+
+def set_boot_label(reference: str, label: str | None, *, once: bool, reboot: bool) -> Node:
+    """What the node boots: from now on, or once; None takes the flavor's label again. An active node is rebooted when
+    `reboot` is set.
+    """
+    if label is not None:
+        names.boot_label(label)
+    with transaction.atomic():
+        row = _locked(reference, None)
+        if once:
+            row.once_id, row.once_label = (secrets.token_hex(16), label) if label else (None, None)
+        else:
+            row.label, row.once_id, row.once_label = label, None, None
+        row.save()
+        if reboot and row.provision_state == ProvisionState.ACTIVE.value:
+            node, work = node_of(row), WorkRow.objects.select_for_update().get(pk=row.pk)
+            flow = power_flow_for(node, PowerAction.REBOOT, busy=operation_of(work) is not None)
+            _start(row, work, node, flow.name, {})
+    return find(str(row.uuid))
+
+
+def _start(row: NodeRow, work: WorkRow, node: Node, flow: str, more: Mapping[str, Any]) -> None:
+    operation, changes = begin(node, FLOWS[flow], timezone.now())
+    NodeRow.objects.filter(pk=row.pk).update(**node_columns({**changes, **more}))
+    WorkRow.objects.filter(pk=work.pk).update(**operation_columns(operation))
+    wake(row.pk, node.uuid)
+
+
+def _close_steps(row: NodeRow, work: WorkRow, reason: str) -> None:
+    if work.operation_id:
+        StepRow.objects.filter(node=row, operation=work.operation_id, outcome="running").update(
+            outcome="superseded", reason=reason, finished_at=timezone.now()
+        )
+
+
+def _get(rows: QuerySet[NodeRow], reference: str) -> NodeRow:
+    same = Q(name=reference)
+    with contextlib.suppress(ValueError):
+        same |= Q(uuid=_uuid.UUID(reference))
+    row = rows.filter(same).first()
+    if row is None:
+        raise NotFound(f"a node must exist with this name or UUID, got {names.shown(reference)}")
+    return row
+
+
+def _locked(reference: str, version: int | None) -> NodeRow:
+    row = _get(NodeRow.objects.select_for_update(no_key=True), reference)
+    if version is not None and version != row.version:
+        raise Stale(f"the node has changed since version {version}, it has {row.version} (node {row.name})")
+    return row
+
+
+def _set_flavor(row: NodeRow, value: str | None) -> None:
+    if value is None:
+        row.flavor = None
+        return
+    flavor = FlavorRow.objects.filter(name=value).first()
+    if flavor is None:
+        raise NotFound(f"a flavor must exist with this name, got {names.shown(value)}")
+    row.flavor = flavor
+
+
+def _set_bmc(row: NodeRow, value: Mapping[str, str] | None) -> None:
+    value = value or {"driver": "", "address": "", "username": "", "password": ""}
+    row.bmc_driver, row.bmc_address = value["driver"], value["address"]
+    row.bmc_username = value.get("username", "")
+    if "password" in value:
+        row.bmc_password = seal(value["password"])
+
+
+def _setter(field: str) -> Any:
+    def set_field(row: NodeRow, value: Any) -> None:
+        setattr(row, field, value)
+
+    return set_field
+
+
+def _set_name(row: NodeRow, value: str) -> None:
+    row.name = names.host_name(value)
+
+
+def _set_label(row: NodeRow, value: str | None) -> None:
+    row.label = names.boot_label(value) if value else None
+
+
+_PATCHES = {
+    "name": _set_name,
+    "flavor": _set_flavor,
+    "label": _set_label,
+    "bmc": _set_bmc,
+    **{field: _setter(field) for field in ("maintenance", "maintenance_reason", "kexec", "variables", "goal")},
+}

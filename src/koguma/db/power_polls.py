@@ -1,0 +1,62 @@
+"""Watches the power of nodes at rest: few, cheap questions to BMCs, spread over time, never all at once."""
+
+from __future__ import annotations
+
+import logging
+import random
+from datetime import timedelta
+
+from django.db import connection
+from django.utils import timezone
+from procrastinate.contrib.django import app
+from procrastinate.exceptions import AlreadyEnqueued
+
+from koguma.contracts.errors import PowerError
+from koguma.contracts.power import OpenPower
+from koguma.db.lifecycle_store import access_of
+from koguma.db.models import NodeRow, WorkRow
+
+log = logging.getLogger(__name__)
+
+INTERVAL_S = 60.0
+POLLS_PER_S_MAX = 5.0
+TIMEOUT_S = 8.0
+BATCH = 20
+
+
+def queue_due() -> None:
+    """Queue polls of the nodes that are due, and set when each is due next."""
+    now = timezone.now()
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM koguma_work")
+        (nodes,) = cursor.fetchone()
+    interval_s = max(INTERVAL_S, nodes / POLLS_PER_S_MAX)
+    # Nodes with an operation are asked by their steps.
+    idle = WorkRow.objects.filter(operation_id=None).exclude(node__bmc_driver="")
+    due = idle.filter(power_poll_at__lte=now) | idle.filter(power_poll_at=None)
+    for row in due.select_related("node").order_by("power_poll_at")[:BATCH]:
+        spread = random.uniform(0.7, 1.3)  # noqa: S311 - spreads load, hides nothing
+        WorkRow.objects.filter(pk=row.pk).update(power_poll_at=now + timedelta(seconds=interval_s * spread))
+        job = app.configure_task("koguma.poll_power", queue="polls", queueing_lock=f"poll {row.node.uuid}")
+        try:
+            job.defer(uuid=str(row.node.uuid))
+        except AlreadyEnqueued:
+            continue
+
+
+def poll(uuid: str, open_power: OpenPower) -> None:
+    """Ask once. A BMC that does not answer changes nothing but the log: the node may be in use and well."""
+    row = NodeRow.objects.filter(uuid=uuid).select_related("work").first()
+    access = access_of(row) if row else None
+    if row is None or access is None or row.work.operation_id:
+        return
+    asked_at = timezone.now()
+    try:
+        state = open_power(access).get_power_state(timeout_s=TIMEOUT_S)
+    except PowerError as error:
+        log.warning("the power state could not be read", extra={"node": row.name, "error": str(error)})
+        return
+    # An operation that began meanwhile knows better; so does a change that was noted after the question.
+    NodeRow.objects.filter(pk=row.pk, work__operation_id=None, updated_at__lte=asked_at).exclude(
+        power_state=state.value
+    ).update(power_state=state.value)

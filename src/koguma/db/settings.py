@@ -1,0 +1,78 @@
+"""Koguma's Django settings, from the environment that a service sets before Django starts.
+
+KOGUMA_DB_DSN         libpq connection string; empty where nothing connects (type checks)
+KOGUMA_SECRETS_DIR    boot.key, operator.pub, db.key, django.key
+KOGUMA_ENROLLMENT_AUTO, KOGUMA_ENROLLMENT_FLAVOR, KOGUMA_NODES_DOMAIN, KOGUMA_NODES_BOOT_TIMEOUT_S,
+KOGUMA_NODES_SSH_AUTHORIZED_KEYS (one a line)    the keys of koguma.toml with these names
+KOGUMA_BOOT_ATTEMPTS  how often a deploying machine is powered on (3)
+
+Layers above and beside the database are named here by text only: Django loads them.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from typing import Any
+
+from psycopg.conninfo import conninfo_to_dict
+
+from koguma.db.sealing import site_secret
+
+_environ = os.environ
+
+
+def _database(dsn: str) -> dict[str, Any]:
+    parts = {key: str(value) for key, value in conninfo_to_dict(dsn).items() if value not in (None, "")}
+    named = {django: parts.pop(libpq, "") for django, libpq in _KEYS.items()}
+    return {
+        "ENGINE": "django.db.backends.postgresql",
+        **named,
+        "NAME": named["NAME"] or named["USER"] or "koguma",
+        "CONN_MAX_AGE": 0,
+        # A connection that died with its server is replaced instead of failing the next request.
+        "CONN_HEALTH_CHECKS": True,
+        "OPTIONS": {
+            "connect_timeout": 10,
+            **parts,
+            "pool": {"min_size": 1, "max_size": int(_environ.get("KOGUMA_DB_POOL", "20")), "timeout": 15},
+        },
+    }
+
+
+_KEYS = {"NAME": "dbname", "USER": "user", "PASSWORD": "password", "HOST": "host", "PORT": "port"}
+
+SECRET_KEY = site_secret("django.key", secrets.token_urlsafe(48).encode()).decode()
+DEBUG = False
+ALLOWED_HOSTS = ["*"]  # the API is reached by address, over a socket and through proxies; no link is built from Host
+USE_TZ = True
+TIME_ZONE = "UTC"
+LANGUAGE_CODE = "en"
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+INSTALLED_APPS = [
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "procrastinate.contrib.django",
+    "koguma.db",
+]
+MIDDLEWARE: list[str] = ["django.middleware.security.SecurityMiddleware"]
+ROOT_URLCONF = "koguma.api.urls"
+ASGI_APPLICATION = "koguma.api.asgi.application"
+DATABASES = {"default": _database(_environ.get("KOGUMA_DB_DSN", ""))}
+DATA_UPLOAD_MAX_MEMORY_SIZE = 8 * 1024 * 1024
+APPEND_SLASH = False
+LOGGING_CONFIG = None  # the services set logs up
+SECURE_CONTENT_TYPE_NOSNIFF = True
+
+KOGUMA_SECRETS_DIR = _environ.get("KOGUMA_SECRETS_DIR", "")
+KOGUMA_ENROLLMENT_AUTO = _environ.get("KOGUMA_ENROLLMENT_AUTO", "1").lower() in ("1", "true", "yes", "on")
+KOGUMA_ENROLLMENT_FLAVOR = _environ.get("KOGUMA_ENROLLMENT_FLAVOR", "compute")
+KOGUMA_NODES_DOMAIN = _environ.get("KOGUMA_NODES_DOMAIN", "koguma.internal")
+KOGUMA_NODES_BOOT_TIMEOUT_S = float(_environ.get("KOGUMA_NODES_BOOT_TIMEOUT_S", "900"))
+KOGUMA_NODES_SSH_AUTHORIZED_KEYS = [
+    line.strip() for line in _environ.get("KOGUMA_NODES_SSH_AUTHORIZED_KEYS", "").splitlines() if line.strip()
+]
+KOGUMA_BOOT_ATTEMPTS = int(_environ.get("KOGUMA_BOOT_ATTEMPTS", "3"))
+KOGUMA_POWER_DRIVERS = "koguma.drivers.power.open_power"
+"""Finds the power driver of a BMC."""

@@ -1,0 +1,187 @@
+"""Renders the snapshot for boot services from the database.
+
+Whether it may have changed costs one query: every row carries a version that a trigger raises, so their sums and
+counts tell. Only then is it rendered, in a handful of queries. What changes all the time (heartbeats, status) is no
+part of it, so equal content keeps its revision.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+from django.db import connection
+
+from koguma.db.models import FlavorRow, NetworkRow, NodeRow
+from koguma.db.rows import flavor_of, network_of, node_of, with_all
+from koguma.db.sealing import unseal
+from koguma.model.flavor import Flavor
+from koguma.model.network import Network
+from koguma.model.node import Node, Port
+from koguma.model.snapshot import BootPlan, Mode, Once, Snapshot, SnapshotNetwork, SnapshotNode, SnapshotPort
+from koguma.model.states import ProvisionState as S
+
+_REGISTERS = frozenset({S.ENROLL, S.VERIFYING, S.INSPECTING, S.INSPECT_WAIT, S.INSPECT_FAILED})
+_BOOTS = frozenset(
+    {S.DEPLOYING, S.WAIT_CALL_BACK, S.DEPLOY_HOLD, S.DEPLOY_FAILED, S.ACTIVE, S.SERVICING, S.SERVICE_WAIT,
+     S.SERVICE_HOLD, S.SERVICE_FAILED, S.RESCUING, S.RESCUE_WAIT, S.RESCUE_FAILED, S.RESCUE, S.UNRESCUING,
+     S.UNRESCUE_FAILED}
+)  # fmt: skip
+
+_FINGERPRINT = " UNION ALL ".join(
+    f"SELECT '{table}', count(*), coalesce(sum(id), 0), coalesce(sum(version), 0) FROM koguma_{table}"  # noqa: S608 - no value from outside
+    for table in ("node", "port", "flavor", "network")
+)
+
+
+class Renderer:
+    """Keeps the last rendering of this process."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._fingerprint: object = None
+        self._rendered: tuple[str, bytes] | None = None
+
+    def current(self) -> tuple[str, bytes]:
+        """The revision, and the document as JSON."""
+        fingerprint = _fingerprint()
+        with self._lock:
+            if self._rendered is None or fingerprint != self._fingerprint:
+                snapshot = render()
+                self._rendered = (snapshot.revision, json.dumps(snapshot.to_json(), separators=(",", ":")).encode())
+                self._fingerprint = fingerprint
+            return self._rendered
+
+
+def render() -> Snapshot:
+    networks = {row.name: network_of(row) for row in NetworkRow.objects.order_by("name")}
+    flavors = {row.name: flavor_of(row) for row in FlavorRow.objects.all()}
+    keys = _authorized_keys()
+    nodes = []
+    for row in with_all(NodeRow.objects.order_by("uuid")):
+        node = node_of(row)
+        flavor = flavors.get(node.flavor or "")
+        nodes.append(_node(node, flavor, networks, keys, unseal(row.ssh_host_key)))
+    return Snapshot(networks=tuple(_network(network) for network in networks.values()), nodes=tuple(nodes))
+
+
+def _fingerprint() -> object:
+    with connection.cursor() as cursor:
+        cursor.execute(_FINGERPRINT)
+        rows = cursor.fetchall()
+        cursor.execute("SELECT count(*), coalesce(sum(id), 0) FROM koguma_address")
+        return (*rows, *cursor.fetchall(), tuple(_authorized_keys()))
+
+
+def _authorized_keys() -> list[str]:
+    operator = Path(settings.KOGUMA_SECRETS_DIR or "/nonexistent") / "operator.pub"
+    own = [operator.read_text(encoding="utf-8").strip()] if operator.is_file() else []
+    return [*own, *settings.KOGUMA_NODES_SSH_AUTHORIZED_KEYS]
+
+
+def _network(network: Network) -> SnapshotNetwork:
+    return SnapshotNetwork(
+        name=network.name,
+        purpose=network.purpose.value,
+        vlan=network.vlan,
+        subnet=network.subnet,
+        gateway=network.gateway,
+        discovery_start=network.discovery_start,
+        discovery_end=network.discovery_end,
+        dns_servers=network.dns_servers,
+        ntp_servers=network.ntp_servers,
+        domain=_domain(network),
+        mtu=network.mtu,
+    )
+
+
+def _node(
+    node: Node, flavor: Flavor | None, networks: dict[str, Network], keys: list[str], host_key: str
+) -> SnapshotNode:
+    mode, reason = mode_of(node, flavor)
+    return SnapshotNode(
+        uuid=node.uuid,
+        name=node.name,
+        serial=node.serial,
+        provision_state=node.provision_state.value,
+        flavor=node.flavor or "",
+        architecture=node.architecture,
+        firmware=node.firmware,
+        ports=tuple(SnapshotPort(port.mac, port.network, port.address, port.boot) for port in node.ports),
+        boot=BootPlan(
+            label=node.label or (flavor.label if flavor else ""),
+            root_method=flavor.root_method.value if flavor else "ram",
+            kernel_args=flavor.kernel_args if flavor else "",
+            overlay_size_bytes=flavor.overlay_size_bytes if flavor else 0,
+            kexec=node.kexec,
+            mode=mode,
+            refuse_reason=reason,
+            once=Once(node.once.id, node.once.label) if node.once else None,
+        ),
+        detail=_detail(node, flavor, networks, keys, host_key),
+    )
+
+
+def mode_of(node: Node, flavor: Flavor | None) -> tuple[Mode, str | None]:
+    """What a machine that asks for its script is told, by its node's state."""
+    if node.provision_state in _REGISTERS:
+        return "register", None
+    if node.provision_state not in _BOOTS:
+        return "refuse", f"the node is {node.provision_state.value}, it boots when it is deployed"
+    if flavor is None:
+        return "refuse", "the node has no flavor"
+    return "boot", None
+
+
+def _detail(
+    node: Node, flavor: Flavor | None, networks: dict[str, Network], keys: list[str], host_key: str
+) -> dict[str, Any]:
+    boot_network = next((networks[port.network] for port in node.ports if port.network in networks), None)
+    return {
+        "node": node.name,
+        "uuid": node.uuid,
+        "hostname": node.name.partition(".")[0],
+        "domain": _domain(boot_network),
+        "flavor": node.flavor or "",
+        "interfaces": _interfaces(node.ports, networks),
+        "bonds": [],
+        "vlans": [],
+        "dns_servers": list(boot_network.dns_servers) if boot_network else [],
+        "ntp_servers": list(boot_network.ntp_servers) if boot_network else [],
+        "ssh_authorized_keys": keys,
+        "ssh_host_keys": {
+            "ssh_host_ed25519_key": host_key,
+            "ssh_host_ed25519_key.pub": node.ssh_host_public_key + "\n",
+        },
+        "templates": [vars(template) for template in flavor.templates] if flavor else [],
+        "variables": {**(flavor.variables if flavor else {}), **node.variables},
+    }
+
+
+def _interfaces(ports: tuple[Port, ...], networks: dict[str, Network]) -> list[dict[str, Any]]:
+    """Ports with an address, the boot port first: eth0, eth1 …"""
+    interfaces: list[dict[str, Any]] = []
+    for port in ports:
+        network = networks.get(port.network or "")
+        if network is None:
+            continue
+        interfaces.append(
+            {
+                "mac": port.mac,
+                "name": f"eth{len(interfaces)}",
+                "addresses": [f"{port.address}/{network.prefix}"],
+                "gateway": network.gateway,
+                "mtu": network.mtu,
+                "vlan": None,
+                "parent": None,
+                "bond": None,
+            }
+        )
+    return interfaces
+
+
+def _domain(network: Network | None) -> str:
+    return (network.domain if network else "") or str(settings.KOGUMA_NODES_DOMAIN)

@@ -1,0 +1,43 @@
+"""Wakes nodes: marks them due, and tells a worker at once.
+
+The mark in the table is what counts; the job only saves the time until a worker looks (`jobs.watch_due_nodes`). So
+nothing is lost when a process dies between the two, and nothing is done twice when a job arrives late.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+
+from django.db import OperationalError, transaction
+from django.db.models.functions import Now
+from procrastinate.contrib.django import app
+from procrastinate.exceptions import AlreadyEnqueued, ConnectorException
+
+from koguma.db.models import WorkRow
+
+log = logging.getLogger(__name__)
+
+ADVANCE_TASK = "koguma.advance"
+NODES_QUEUE = "nodes"
+
+
+def wake(node_id: int, uuid: str) -> None:
+    """Call it in the transaction that changed what the node's worker looks at."""
+    WorkRow.objects.filter(pk=node_id).update(wake_at=Now(), woken=True)
+    transaction.on_commit(lambda: tell_workers([uuid]), robust=True)
+
+
+def tell_workers(uuids: Iterable[str]) -> None:
+    """Queue a job for each node that has none waiting."""
+    for uuid in uuids:
+        job = app.configure_task(ADVANCE_TASK, queue=NODES_QUEUE, queueing_lock=f"advance {uuid}")
+        try:
+            with transaction.atomic():
+                job.defer(uuid=uuid)
+        except AlreadyEnqueued:
+            continue
+        except (ConnectorException, OperationalError) as error:
+            log.warning(
+                "no job could be queued; the node is found due later", extra={"node": uuid, "error": str(error)}
+            )

@@ -1,0 +1,10 @@
+"""Power over IPMI 2.0 (RMCP+), by `ipmitool -I lanplus`."""
+
+from __future__ import annotations
+
+from koguma.contracts.power import Access
+from koguma.drivers.power.ipmi.driver import IpmiPower
+
+
+def open_power(access: Access) -> IpmiPower:
+    return IpmiPower(access)

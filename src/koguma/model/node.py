@@ -1,0 +1,103 @@
+"""Node and what belongs to it: ports, BMC, the label it boots, its last installed commit. Values only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from koguma.model.states import PowerState, ProvisionState, StatusCode
+
+
+@dataclass(frozen=True)
+class Port:
+    """A NIC; `network` and `address` are what the site has given it."""
+
+    mac: str
+    name: str = ""
+    driver: str = ""
+    boot: bool = False
+    link: bool | None = None
+    speed_mbps: int | None = None
+    lldp: dict[str, Any] | None = None
+    network: str | None = None
+    address: str | None = None
+
+
+@dataclass(frozen=True)
+class Bmc:
+    """How a machine's power is controlled. The password is no part of it: stores hand it out on its own."""
+
+    driver: str
+    address: str
+    username: str = ""
+    mac: str | None = None
+
+
+@dataclass(frozen=True)
+class Once:
+    """A label for the next boot only; the id tells one such wish from the next."""
+
+    id: str
+    label: str
+
+
+@dataclass(frozen=True)
+class Installed:
+    """The last boot that reached `installed`."""
+
+    label: str | None
+    commit: str | None
+    at: datetime
+
+
+@dataclass(frozen=True)
+class Node:
+    """One machine."""
+
+    uuid: str
+    name: str
+    serial: str = ""
+    manufacturer: str = ""
+    product: str = ""
+    architecture: str = "x86_64"
+    firmware: str = "bios"
+    provision_state: ProvisionState = ProvisionState.ENROLL
+    target_provision_state: ProvisionState | None = None
+    goal: ProvisionState | None = None
+    """Where the node goes by itself, one verb after the other; any verb of an operator ends that."""
+    power_state: PowerState = PowerState.UNKNOWN
+    target_power_state: PowerState | None = None
+    status_code: StatusCode = StatusCode.REGISTERED
+    status: str = ""
+    last_error: str | None = None
+    maintenance: bool = False
+    maintenance_reason: str = ""
+    flavor: str | None = None
+    label: str | None = None
+    """Overrides the flavor's label until it is taken back."""
+    once: Once | None = None
+    kexec: bool = True
+    """False after kexec failed on this machine twice in a row."""
+    bmc: Bmc | None = None
+    ports: tuple[Port, ...] = ()
+    inventory: dict[str, Any] = field(default_factory=dict)
+    variables: dict[str, Any] = field(default_factory=dict)
+    ssh_host_public_key: str = ""
+    installed: Installed | None = None
+    memory: dict[str, Any] | None = None
+    last_seen: datetime | None = None
+    registered_at: datetime | None = None
+    """When the machine last told about itself; it powers itself off soon after."""
+    created_at: datetime | None = None
+    updated_at: datetime | None = None
+    version: int = 1
+    """Counts the changes; the ETag of the API."""
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        return tuple(port.address for port in self.ports if port.address)
+
+    @property
+    def boot_port(self) -> Port | None:
+        return next((port for port in self.ports if port.boot), self.ports[0] if self.ports else None)
