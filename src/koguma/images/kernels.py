@@ -1,0 +1,72 @@
+"""Which kernel and initramfs of a tree a machine boots, found by Debian's conventions.
+
+`/vmlinuz` and `/boot/vmlinuz` (links that Debian keeps on the newest kernel) come first; else the newest
+`/boot/vmlinuz-<version>` that has a `/boot/initrd.img-<version>`.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from koguma.images.debian import compare_versions_key
+from koguma.images.errors import NotBootableError
+from koguma.images.trees import DIRECTORY, FILE, Entry, Read, decode, resolve
+
+_KERNEL = re.compile(rb"vmlinuz-([A-Za-z0-9][A-Za-z0-9._+~-]*)")
+_ARCHITECTURES = {"amd64": "x86_64", "arm64": "aarch64"}
+
+
+class _Candidate(NamedTuple):
+    version: str
+    kernel: Entry
+
+
+@dataclass(frozen=True, slots=True)
+class BootFiles:
+    """What a boot artifact takes from the tree."""
+
+    version: str
+    kernel: Entry
+    initrd: Entry
+
+
+def find_boot_files(read: Read, root: Entry) -> BootFiles:
+    """The kernel to boot and its initramfs. Raises NotBootableError that says what is missing."""
+    candidates = _linked(read, root) or _newest_first(read, root)
+    if not candidates:
+        raise NotBootableError("a bootable tree needs a kernel, there is none at /vmlinuz or /boot/vmlinuz-*")
+    for candidate in candidates:
+        for name in (f"boot/initrd.img-{candidate.version}", f"boot/initramfs-{candidate.version}.img"):
+            found = resolve(read, root, name.encode())
+            if found and found[1].kind == FILE and found[1].size:
+                return BootFiles(candidate.version, candidate.kernel, found[1])
+    version = candidates[0].version
+    raise NotBootableError(f"a bootable tree needs an initramfs, there is no /boot/initrd.img-{version}")
+
+
+def architecture(read: Read, root: Entry) -> str:
+    """The machine type, from dpkg's own; x86_64 where dpkg says nothing."""
+    from koguma.images.debian import native_architecture  # noqa: PLC0415 - reads the status file, for labels only
+
+    native = native_architecture(read, root)
+    return _ARCHITECTURES.get(native, native) if native else "x86_64"
+
+
+def _linked(read: Read, root: Entry) -> list[_Candidate]:
+    for link in (b"vmlinuz", b"boot/vmlinuz"):
+        found = resolve(read, root, link)
+        if found and found[1].kind == FILE and (match := _KERNEL.fullmatch(found[0].rpartition(b"/")[2])):
+            return [_Candidate(match[1].decode(), found[1])]
+    return []
+
+
+def _newest_first(read: Read, root: Entry) -> list[_Candidate]:
+    found = resolve(read, root, b"boot")
+    if not found or found[1].kind != DIRECTORY:
+        return []
+    entries = [entry for entry in decode(read(found[1].digest)) if entry.kind == FILE]
+    matches = [(match, entry) for entry in entries if (match := _KERNEL.fullmatch(entry.name))]
+    candidates = [_Candidate(match[1].decode(), entry) for match, entry in matches]
+    return sorted(candidates, key=lambda candidate: compare_versions_key(candidate.version), reverse=True)

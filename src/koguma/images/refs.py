@@ -1,0 +1,221 @@
+"""Branches, tags, HEAD and their logs: names of commits that change atomically, compare-and-swap, under one lock.
+
+Owns `refs/`, `logs/` and `HEAD` of a repository (drawn in FORMAT.md). Knows nothing of commits but that their ids have 64
+hex digits. A ref is a file of its own, replaced by rename; its log line is written before, and a last log line that does
+not describe the present value is one whose change did not happen.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from urllib.parse import quote, unquote
+
+from koguma.images.commits import is_id
+from koguma.images.errors import RefError, RefMovedError
+from koguma.images.files import locked, sync_directory, write_all, write_atomically
+
+NO_COMMIT = "0" * 64
+"""Stands for "there was none" and "there is none" in logs."""
+DEFAULT_BRANCH = "main"
+NAME_MAX = 100
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+/-]*")
+_LIKE_AN_ID = re.compile(r"[0-9a-f]{7,64}")
+
+
+class RefKind(Enum):
+    """What a ref is; the value is its directory below `refs/`."""
+
+    BRANCH = "heads"
+    """Moves with every commit made on it."""
+    TAG = "tags"
+    """Stays."""
+
+    @property
+    def word(self) -> str:
+        return self.name.lower()
+
+
+@dataclass(frozen=True, slots=True)
+class Ref:
+    name: str
+    kind: RefKind
+    commit: str
+
+
+@dataclass(frozen=True, slots=True)
+class RefChange:
+    """A line of a ref's log."""
+
+    old: str
+    new: str
+    time: int
+    author: str
+    reason: str
+
+
+def check_ref_name(name: str) -> str:
+    """Refuse names that could not be a label, a path or an expression. Raises RefError."""
+    place = f"got {name!r}"
+    if not _NAME.fullmatch(name) or len(name) > NAME_MAX:
+        raise RefError(f"a branch or tag name must be 1 to {NAME_MAX} letters, digits and . _ + / -, {place}")
+    for forbidden in ("..", "//", "/."):
+        if forbidden in name:
+            raise RefError(f"a branch or tag name may not contain {forbidden!r}, {place}")
+    if name.endswith(("/", ".", ".lock", ".tmp")):
+        raise RefError(f"a branch or tag name may not end with '/', '.', '.lock' or '.tmp', {place}")
+    if _LIKE_AN_ID.fullmatch(name) or name == "HEAD":
+        raise RefError(f"a branch or tag name may not look like a commit id or be HEAD, {place}")
+    return name
+
+
+class Refs:
+    """The refs of one repository."""
+
+    def __init__(self, repository: Path, now: Callable[[], float] = time.time) -> None:
+        self._repository = repository
+        self._now = now
+
+    def create_directories(self) -> None:
+        for kind in RefKind:
+            for top in ("refs", "logs"):
+                (self._repository / top / kind.value).mkdir(parents=True, exist_ok=True)
+
+    def lock(self) -> AbstractContextManager[None]:
+        return locked(self._repository / "locks" / "refs", timeout_s=60, what="the refs")
+
+    def get(self, kind: RefKind, name: str) -> str | None:
+        """The commit a ref names, or None."""
+        try:
+            text = self._path(kind, name).read_text(encoding="ascii").strip()
+        except FileNotFoundError:
+            return None
+        if not is_id(text):
+            raise RefError(f"a ref must hold a commit id of 64 hex digits, got {text[:80]!r} ({kind.word} {name})")
+        return text
+
+    def find(self, name: str) -> Ref | None:
+        """A branch or tag by its name; no two share one."""
+        for kind in RefKind:
+            if commit := self.get(kind, name):
+                return Ref(name, kind, commit)
+        return None
+
+    def all(self) -> list[Ref]:
+        """Every ref, branches first, in order of their names."""
+        found = []
+        for kind in RefKind:
+            for file in os.listdir(self._repository / "refs" / kind.value):  # noqa: PTH208 - `log` starts with this
+                name = unquote(file)
+                if not file.startswith(".") and (commit := self.get(kind, name)):
+                    found.append(Ref(name, kind, commit))
+        return sorted(found, key=lambda ref: (ref.kind.value, ref.name))
+
+    def update(self, kind: RefKind, name: str, new: str, *, old: str | None, author: str, reason: str) -> None:
+        """Set a ref that is `old` now (None: that does not exist) to `new`.
+
+        Raises RefMovedError when it is not, RefError when the name is refused or taken by the other kind.
+        """
+        check_ref_name(name)
+        with self.lock():
+            self._expect(kind, name, old)
+            other = RefKind.TAG if kind is RefKind.BRANCH else RefKind.BRANCH
+            if self.get(other, name):
+                raise RefError(
+                    f"a {kind.word} may not have the name of a {other.word}: labels are by name, got {name!r}"
+                )
+            self._log(kind, name, old, RefChange(old or NO_COMMIT, new, int(self._now()), author, reason))
+            write_atomically(self._path(kind, name), new.encode() + b"\n")
+
+    def delete(self, kind: RefKind, name: str, *, old: str) -> None:
+        """Remove a ref that is `old` now, and its log."""
+        with self.lock():
+            self._expect(kind, name, old)
+            self._path(kind, name).unlink()
+            sync_directory(self._path(kind, name).parent)
+            self._log_path(kind, name).unlink(missing_ok=True)
+
+    def head(self) -> str:
+        """The branch that commands mean when none is named: the one last worked on."""
+        try:
+            text = (self._repository / "HEAD").read_text(encoding="utf-8").strip()
+        except FileNotFoundError:
+            return DEFAULT_BRANCH
+        return text.removeprefix("branch ")
+
+    def set_head(self, branch: str) -> None:
+        if self.head() != check_ref_name(branch) or not (self._repository / "HEAD").exists():
+            write_atomically(self._repository / "HEAD", f"branch {branch}\n".encode())
+
+    def log(self, kind: RefKind, name: str) -> list[RefChange]:
+        """The changes of a ref, newest first."""
+        changes = self._read_log(kind, name)
+        current = self.get(kind, name) or NO_COMMIT
+        while changes and changes[-1].new != current:
+            changes.pop()  # written, but the change itself did not happen
+        return changes[::-1]
+
+    def logged_commits(self) -> Iterable[str]:
+        """Every commit any log names: what `branch@{n}` may still lead to."""
+        for ref in self.all():
+            for change in self._read_log(ref.kind, ref.name):
+                yield from (item for item in (change.old, change.new) if item != NO_COMMIT)
+
+    def _expect(self, kind: RefKind, name: str, old: str | None) -> None:
+        current = self.get(kind, name)
+        if current == old:
+            return
+        if old is None:
+            raise RefMovedError(f"a {kind.word} named {name!r} exists already ({current})")
+        if current is None:
+            raise RefMovedError(f"there is no {kind.word} named {name!r}")
+        raise RefMovedError(f"{kind.word} {name!r} must be at {old[:12]} for this change, it is at {current[:12]} now")
+
+    def _log(self, kind: RefKind, name: str, old: str | None, change: RefChange) -> None:
+        path = self._log_path(kind, name)
+        kept = self._read_log(kind, name)
+        complete = bool(kept) == path.exists() and (not kept or kept[-1].new == (old or NO_COMMIT))
+        if not complete:
+            while kept and kept[-1].new != (old or NO_COMMIT):
+                kept.pop()
+            write_atomically(path, b"".join(map(_log_line, kept)))
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        try:
+            write_all(descriptor, _log_line(change))
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def _read_log(self, kind: RefKind, name: str) -> list[RefChange]:
+        try:
+            lines = self._log_path(kind, name).read_bytes().split(b"\n")
+        except FileNotFoundError:
+            return []
+        return [change for line in lines[:-1] if (change := _parse_log_line(line))]
+
+    def _path(self, kind: RefKind, name: str) -> Path:
+        return self._repository / "refs" / kind.value / quote(name, safe="")
+
+    def _log_path(self, kind: RefKind, name: str) -> Path:
+        return self._repository / "logs" / kind.value / quote(name, safe="")
+
+
+def _log_line(change: RefChange) -> bytes:
+    author, reason = (text.replace("\t", " ").replace("\n", " ") for text in (change.author, change.reason))
+    return f"{change.old} {change.new} {change.time}\t{author}\t{reason}\n".encode()
+
+
+def _parse_log_line(line: bytes) -> RefChange | None:
+    """A change, or None for a line that a crash cut short."""
+    fields = line.decode(errors="replace").split("\t")
+    words = fields[0].split(" ")
+    if len(fields) != 3 or len(words) != 3 or not is_id(words[0]) or not is_id(words[1]) or not words[2].isdigit():
+        return None
+    return RefChange(words[0], words[1], int(words[2]), fields[1], fields[2])

@@ -1,0 +1,267 @@
+"""The image repository: git for root file systems. The façade the command line and other programs use.
+
+Wires objects, refs and the operations on them; the operations themselves are in modules of their own, imported when
+they are used, because reading a log must not load what makes a squashfs.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from koguma.images import revisions
+from koguma.images.commits import Commit, decode_commit, history, is_id
+from koguma.images.errors import RefError, RepositoryError
+from koguma.images.files import write_atomically
+from koguma.images.objects import COMMIT, ObjectStore, ObjectWriter
+from koguma.images.refs import DEFAULT_BRANCH, Ref, RefChange, RefKind, Refs, check_ref_name
+from koguma.images.trees import Entry, read_root
+
+if TYPE_CHECKING:
+    from koguma.images.diff import Diff
+    from koguma.images.labels import Label, LabelState
+
+FORMAT = b"koguma-repository/1\n"
+_MARKER = "koguma-repository"
+_PRIVATE = ("packs", "cache", "cache/stat", "edit", "tmp", "locks")
+_PUBLIC = ("boot", "boot/artifacts", "boot/stage1")
+
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """The outcome of a commit."""
+
+    commit: Commit
+    created: bool
+    """False: the tree is the one the branch already has, so there was nothing to commit."""
+
+
+class Repository:
+    """One repository directory. Cheap to open; safe to use from several processes at once."""
+
+    def __init__(self, path: Path) -> None:
+        """Use `open` or `init`."""
+        self.path = path
+        self.refs = Refs(path)
+        self.objects = ObjectStore(path / "packs", path / "locks" / "objects")
+
+    @classmethod
+    def init(cls, path: Path) -> Repository:
+        """Make a repository with a signing key. One that is there stays as it is, whole again if its making was cut short."""
+        path = path.absolute()
+        if not (path / _MARKER).exists() and path.exists() and any(path.iterdir()) and not (path / "packs").is_dir():
+            raise RepositoryError(f"a new repository needs a new or empty directory, got {str(path)!r}")
+        path.mkdir(parents=True, exist_ok=True)
+        for name in _PRIVATE:
+            (path / name).mkdir(mode=0o700, exist_ok=True)
+        for name in _PUBLIC:
+            (path / name).mkdir(mode=0o755, exist_ok=True)
+        from koguma.images.signing import create_keys  # noqa: PLC0415 - slow to load
+
+        create_keys(path / "keys")
+        refs = Refs(path)
+        refs.create_directories()
+        if not (path / _MARKER).exists():
+            refs.set_head(DEFAULT_BRANCH)
+            write_atomically(path / _MARKER, FORMAT)
+        repository = cls.open(path)
+        if not (path / "boot" / "labels.json").exists():
+            repository.update_labels()
+        return repository
+
+    @classmethod
+    def open(cls, path: Path) -> Repository:
+        """Open a repository. Raises RepositoryError when there is none of this format."""
+        try:
+            marker = (path / _MARKER).read_bytes()
+        except OSError:
+            raise RepositoryError(
+                f"there is no image repository at {str(path)!r}; make one with: koguma image --repo {path} init"
+            ) from None
+        if marker != FORMAT:
+            raise RepositoryError(f"a repository must have the format {FORMAT!r}, got {marker[:80]!r} ({path})")
+        return cls(path.absolute())
+
+    # Reading
+
+    def commit(self, commit_id: str) -> Commit:
+        """A commit by its whole id."""
+        return decode_commit(self.objects.read_verified(bytes.fromhex(commit_id)), commit_id)
+
+    def resolve(self, revision: str) -> Commit:
+        """The commit an expression names: `compute`, `v1~2`, `3f2a91`, `HEAD`, `compute@{1}`. Raises RevisionError."""
+        return self.commit(revisions.resolve(revision, self.refs, self.objects, self.commit))
+
+    def root(self, commit: Commit) -> Entry:
+        """The root directory of a commit's tree."""
+        return read_root(self.objects.read_verified, bytes.fromhex(commit.tree))
+
+    def log(self, revision: str = "HEAD") -> Iterator[Commit]:
+        """A commit and its ancestors, newest first; `a..b`: those of b that a does not have."""
+        ends = revisions.split_range(revision)
+        if ends is None:
+            yield from history(self.commit, self.resolve(revision).id)
+            return
+        excluded = {commit.id for commit in history(self.commit, self.resolve(ends[0]).id)}
+        yield from (commit for commit in history(self.commit, self.resolve(ends[1]).id) if commit.id not in excluded)
+
+    def reflog(self, name: str) -> list[RefChange]:
+        """What a branch or tag was, newest first."""
+        ref = self._ref(name)
+        return self.refs.log(ref.kind, ref.name)
+
+    def diff(self, old: str, new: str) -> Diff:
+        """What changed from one revision to another, by file and by package."""
+        from koguma.images.diff import diff_trees  # noqa: PLC0415 - see the module's docstring
+
+        return diff_trees(self.objects.read, self.root(self.resolve(old)), self.root(self.resolve(new)))
+
+    def checkout(self, revision: str, destination: Path, progress: Progress | None = None) -> Commit:
+        """Write a commit's tree to a new or empty directory."""
+        from koguma.images.checkout import checkout  # noqa: PLC0415
+
+        commit = self.resolve(revision)
+        checkout(self.objects, self.root(commit), destination, progress)
+        return commit
+
+    def export(self, revision: str, image_format: str, output: Path, progress: Progress | None = None) -> Commit:
+        """Write a commit's tree as a squashfs or erofs image, the same bytes every time."""
+        from koguma.images.export import export  # noqa: PLC0415
+
+        commit = self.resolve(revision)
+        export(self.objects, commit.tree, self.root(commit), image_format, output, self.path / "tmp", progress)
+        return commit
+
+    def labels(self) -> list[Label]:
+        """The labels as they are published now."""
+        from koguma.images.labels import read_labels  # noqa: PLC0415
+
+        return read_labels(self.path)
+
+    def root_image(self, tree: str) -> Path | None:
+        """A squashfs of this tree that was made before, for a commit or for an edit."""
+        cached = self.path / "cache" / "images" / f"{tree}.squashfs"
+        if cached.exists():
+            return cached
+        for ref in self.refs.all():
+            for commit_id in (ref.commit, *self.commit(ref.commit).parents):
+                image = self.path / "boot" / "artifacts" / commit_id / "root.squashfs"
+                if image.exists() and self.commit(commit_id).tree == tree:
+                    return image
+        return None
+
+    # Changing
+
+    def commit_tree(
+        self,
+        tree: Path,
+        branch: str,
+        message: str,
+        *,
+        author: str | None = None,
+        notes: Mapping[str, str] | None = None,
+        keep_times: bool = False,
+        progress: Progress | None = None,
+    ) -> Committed:
+        """Commit a directory to a branch, which is created when there is none. Labels follow with `update_labels`."""
+        from koguma.images.scan import scan  # noqa: PLC0415
+
+        check_ref_name(branch)
+        base = self.refs.get(RefKind.BRANCH, branch)
+        with self.objects.writing() as writer:
+            root = scan(
+                tree, self.objects, writer, self.path / "cache" / "stat", keep_times=keep_times, progress=progress
+            )
+            commit = self.add_commit(writer, root, [base] if base else [], message, author=author, notes=notes)
+        return self._publish(commit, branch, base)
+
+    def add_commit(
+        self,
+        writer: ObjectWriter,
+        root: bytes,
+        parents: Sequence[str],
+        message: str,
+        *,
+        author: str | None = None,
+        notes: Mapping[str, str] | None = None,
+    ) -> Commit:
+        """Store a commit of a stored tree, unless its only parent has that very tree: then that parent is the answer."""
+        if len(parents) == 1 and (parent := self.commit(parents[0])).tree == root.hex():
+            return parent
+        commit = Commit(
+            tree=root.hex(),
+            parents=tuple(parents),
+            author=author or default_author(),
+            time=int(time.time()),
+            message=message.strip(),
+            notes=dict(notes or {}),
+        )
+        return replace(commit, id=writer.add(COMMIT, commit.to_bytes()).hex())
+
+    def _publish(self, commit: Commit, branch: str, base: str | None) -> Committed:
+        """Point the branch at the commit, unless it moved meanwhile."""
+        if commit.id == base:
+            return Committed(commit, created=False)
+        reason = f"commit: {commit.subject}"
+        self.refs.update(RefKind.BRANCH, branch, commit.id, old=base, author=commit.author, reason=reason)
+        self.refs.set_head(branch)
+        return Committed(commit, created=True)
+
+    publish = _publish
+
+    def create_branch(self, name: str, start: str = "HEAD") -> Ref:
+        return self._create(RefKind.BRANCH, name, start)
+
+    def create_tag(self, name: str, start: str = "HEAD") -> Ref:
+        return self._create(RefKind.TAG, name, start)
+
+    def move_branch(self, name: str, to: str) -> Ref:
+        """Point an existing branch at another commit; `name@{1}` leads back."""
+        commit, old = self.resolve(to), self._ref(name)
+        self.refs.update(
+            RefKind.BRANCH, name, commit.id, old=old.commit, author=default_author(), reason=f"moved to {to}"
+        )
+        return Ref(name, RefKind.BRANCH, commit.id)
+
+    def remove(self, name: str) -> Ref:
+        """Remove a branch or tag. Its commits stay until gc."""
+        ref = self._ref(name)
+        self.refs.delete(ref.kind, ref.name, old=ref.commit)
+        return ref
+
+    def update_labels(self, progress: Callable[[str, int], None] | None = None) -> LabelState:
+        """The ref-update hook: make missing boot artifacts, publish the labels, say which commits have none and why."""
+        from koguma.images.labels import update_labels  # noqa: PLC0415
+
+        return update_labels(self, progress)
+
+    def _create(self, kind: RefKind, name: str, start: str) -> Ref:
+        check_ref_name(name)
+        commit = self.resolve(start)
+        if self.refs.get(kind, name):
+            raise RefError(f"a {kind.word} named {name!r} exists already; remove it with: koguma image rm {name}")
+        self.refs.update(kind, name, commit.id, old=None, author=default_author(), reason=f"created from {start}")
+        return Ref(name, kind, commit.id)
+
+    def _ref(self, name: str) -> Ref:
+        ref = self.refs.find(name)
+        if ref is None:
+            raise RefError(f"there is no branch or tag {name!r}; koguma image branch lists them")
+        return ref
+
+
+def default_author() -> str:
+    """KOGUMA_AUTHOR, else user@host."""
+    if named := os.environ.get("KOGUMA_AUTHOR"):
+        return named
+    user = os.environ.get("USER") or str(os.geteuid())
+    return f"{user}@{os.uname().nodename}"
+
+
+__all__ = ["Committed", "Repository", "default_author", "is_id"]

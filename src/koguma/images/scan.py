@@ -1,0 +1,247 @@
+"""From a directory on a disk to a tree in the repository: walk, compare with the stat cache, store what is new.
+
+Steps of `scan`:
+1. walk the directory; a directory whose signature is the cached one is taken as it was stored;
+2. of the others, read attributes of what changed and hand changed files to the hasher, which works meanwhile;
+3. when the walk is over the names of every hard-linked file are known: give each group its id;
+4. encode directories from the leaves up and store those that are new.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from koguma.images.errors import TreeError
+from koguma.images.hashing import FileHasher
+from koguma.images.inodes import compiled_stems, entry_of, kept_mtime_ns
+from koguma.images.objects import TREE, ObjectStore, ObjectWriter
+from koguma.images.statcache import RECENT_NS, SIGNATURE, UNTRUSTED, CachedDirectory, StatCache
+from koguma.images.trees import DIRECTORY, EMPTY_DIGEST, FILE, Entry, decode, encode, encode_root, link_id
+
+_DEPTH_MAX = 2100
+"""Directories within directories: what fits in the 4096 bytes Linux allows a path."""
+
+
+@dataclass(slots=True)
+class _Folder:
+    """A directory of the walk, on its way to becoming a tree object."""
+
+    path: bytes
+    signature: bytes
+    cached: CachedDirectory | None
+    folders: dict[bytes, _Folder]
+    entries: dict[bytes, Entry] | None
+    """None while nothing but its subdirectories may differ from what is cached."""
+
+
+@dataclass(slots=True)
+class _Links:
+    """Names that share an inode, met during the walk."""
+
+    names: list[tuple[_Folder, bytes]] = field(default_factory=list)
+    hashing: bool = False
+
+
+def scan(
+    root: Path,
+    store: ObjectStore,
+    writer: ObjectWriter,
+    cache_folder: Path,
+    *,
+    keep_times: bool = False,
+    progress: Callable[[int], None] | None = None,
+) -> bytes:
+    """Store the tree below `root` and return the id of its root object.
+
+    `progress` is told the bytes read. Raises TreeError for sockets, mounts inside the tree and files that vanish.
+    """
+    top = os.fsencode(root)
+    try:
+        status = os.stat(top)  # noqa: PTH116 - names are bytes
+    except OSError as error:
+        raise TreeError(f"a tree to commit must be a directory: {error.strerror} ({root})") from None
+    if not stat.S_ISDIR(status.st_mode):
+        raise TreeError(f"a tree to commit must be a directory, got something else ({root})")
+    cache = StatCache.load(cache_folder, root.resolve(), status.st_dev, keep_times=keep_times)
+    with FileHasher(writer, progress) as hasher, _deep_recursion():
+        walk = _Walk(top, status.st_dev, store, hasher, cache, keep_times=keep_times)
+        tree, attributes = walk.folder(b"", 0), entry_of(top, b"", status, status.st_mtime_ns if keep_times else None)
+        hasher.finish()
+        walk.settle()
+        found: dict[bytes, CachedDirectory] = {}
+        tree_id = writer.add(TREE, encode_root(attributes._replace(digest=_store(tree, store, writer, found))))
+    if found != cache.directories:
+        cache.save(found)
+    return tree_id
+
+
+class _deep_recursion:  # noqa: N801 - used like a function
+    def __enter__(self) -> None:
+        self._before = sys.getrecursionlimit()
+        sys.setrecursionlimit(max(self._before, _DEPTH_MAX + 500))
+
+    def __exit__(self, *_: object) -> None:
+        sys.setrecursionlimit(self._before)
+
+
+class _Walk:
+    def __init__(
+        self, top: bytes, device: int, store: ObjectStore, hasher: FileHasher, cache: StatCache, *, keep_times: bool
+    ) -> None:
+        self._top = top
+        self._device = device
+        self._store = store
+        self._hasher = hasher
+        self._cached = cache.directories
+        self._keep_times = keep_times
+        self._recent_ns = time.time_ns() - RECENT_NS
+        self._links: dict[int, _Links] = {}
+        self._hashed: list[tuple[_Folder, bytes, bytes, int]] = []
+
+    def folder(self, path: bytes, depth: int) -> _Folder:
+        if depth > _DEPTH_MAX:
+            raise TreeError(f"directories may be nested {_DEPTH_MAX} deep, got more ({os.fsdecode(path)[:80]!r}…)")
+        absolute = self._top + b"/" + path if path else self._top
+        found, linked = self._list(absolute)
+        signature, trusted = self._signature(found)
+        cached = self._cached.get(path)
+        folder = _Folder(path, signature, cached, {}, None)
+        below = path + b"/" if path else b""
+        for name, status in found:
+            if stat.S_ISDIR(status.st_mode):
+                if status.st_dev != self._device:
+                    place = os.fsdecode(absolute + b"/" + name)
+                    raise TreeError(f"a tree to commit may not have mounts inside; unmount it first, got {place!r}")
+                folder.folders[name] = self.folder(below + name, depth + 1)
+        same = cached is not None and trusted and cached.signature == signature
+        if linked or not same or cached is None or not self._store.contains(cached.tree):
+            folder.entries = self._entries(folder, found, absolute)
+        return folder
+
+    def _list(self, absolute: bytes) -> tuple[list[tuple[bytes, os.stat_result]], bool]:
+        """Names and statuses in order of names, and whether a file among them has more than one name."""
+        try:
+            with os.scandir(absolute) as entries:
+                found = [(entry.name, entry.stat(follow_symlinks=False)) for entry in entries]
+        except OSError as error:
+            place = os.fsdecode(absolute)
+            raise TreeError(f"a directory must stay readable during the commit: {error.strerror} ({place!r})") from None
+        found.sort(key=_name)
+        linked = any(status.st_nlink > 1 and not stat.S_ISDIR(status.st_mode) for _, status in found)
+        return found, linked
+
+    def _signature(self, found: list[tuple[bytes, os.stat_result]]) -> tuple[bytes, bool]:
+        """The directory's signature, and whether every file in it is old enough for the signature to be trusted."""
+        recent, pack = self._recent_ns, SIGNATURE.pack
+        packed = [
+            pack(status.st_ino, status.st_ctime_ns, status.st_size, status.st_mode)
+            if status.st_ctime_ns < recent
+            else UNTRUSTED
+            for _, status in found
+        ]
+        return b"\0".join([name for name, _ in found]) + b"\0\0" + b"".join(packed), UNTRUSTED not in packed
+
+    def _entries(
+        self, folder: _Folder, found: list[tuple[bytes, os.stat_result]], absolute: bytes
+    ) -> dict[bytes, Entry]:
+        entries: dict[bytes, Entry] = {}
+        before = self._known(folder)
+        signatures = CachedDirectory(b"", folder.signature).by_name()
+        pycache = folder.folders.get(b"__pycache__")
+        compiled = compiled_stems(_names(pycache.signature)) if pycache else ()
+        for name, status in found:
+            mtime_ns = kept_mtime_ns(name, status, compiled, keep_times=self._keep_times)
+            old = before.get(name)
+            signature = signatures[name]
+            if old and signature != UNTRUSTED and old[1] == signature and old[0].mtime_ns == mtime_ns:
+                entries[name] = old[0]
+            else:
+                entries[name] = self._new_entry(folder, name, status, absolute + b"/" + name, mtime_ns)
+            if status.st_nlink > 1 and not stat.S_ISDIR(status.st_mode):
+                self._links.setdefault(status.st_ino, _Links()).names.append((folder, name))
+        folder.entries = entries
+        return entries
+
+    def _known(self, folder: _Folder) -> dict[bytes, tuple[Entry, bytes]]:
+        """Entries stored the last time with the signatures they had then."""
+        if folder.cached is None or not self._store.contains(folder.cached.tree):
+            return {}
+        signatures = folder.cached.by_name()
+        return {
+            entry.name: (entry, signatures.get(entry.name, UNTRUSTED))
+            for entry in decode(self._store.read(folder.cached.tree))
+        }
+
+    def _new_entry(
+        self, folder: _Folder, name: bytes, status: os.stat_result, path: bytes, mtime_ns: int | None
+    ) -> Entry:
+        entry = entry_of(path, name, status, mtime_ns)
+        if entry.kind != FILE:
+            return entry
+        if entry.size == 0:
+            return entry._replace(digest=EMPTY_DIGEST)
+        if status.st_nlink > 1:
+            links = self._links.setdefault(status.st_ino, _Links())
+            if links.hashing:
+                return entry  # its group gets the first name's digest when the walk is over
+            links.hashing = True
+
+        self._hasher.add(path, entry.size, lambda digest, size: self._hashed.append((folder, name, digest, size)))
+        return entry
+
+    def settle(self) -> None:
+        """Fill in what was not known during the walk: digests of the files read, ids of the hard links."""
+        for folder, name, digest, size in self._hashed:
+            assert folder.entries is not None  # noqa: S101 - only folders with entries hash any
+            folder.entries[name] = folder.entries[name]._replace(digest=digest, size=size)
+        self._settle_links()
+
+    def _settle_links(self) -> None:
+        """Give the names of each hard-linked file their common id and digest; a lone name inside the tree is plain."""
+        for links in self._links.values():
+            members = [(folder, name, folder.entries or {}) for folder, name in links.names]
+            paths = [folder.path + b"/" + name if folder.path else name for folder, name, _ in members]
+            link = link_id(paths) if len(paths) > 1 else b""
+            first = next(
+                entries[name] for _, name, entries in members if entries[name].kind != FILE or entries[name].digest
+            )
+            for _, name, entries in members:
+                entries[name] = entries[name]._replace(link=link, digest=first.digest, size=first.size)
+
+
+def _name(item: tuple[bytes, os.stat_result]) -> bytes:
+    return item[0]
+
+
+def _names(signature: bytes) -> list[bytes]:
+    return signature.partition(b"\0\0")[0].split(b"\0")
+
+
+def _store(folder: _Folder, store: ObjectStore, writer: ObjectWriter, found: dict[bytes, CachedDirectory]) -> bytes:
+    """Store a directory and all below it; returns its tree's id and notes it for the stat cache."""
+    digests = {name: _store(below, store, writer, found) for name, below in folder.folders.items()}
+    entries = folder.entries
+    if entries is None and folder.cached is not None:
+        if all(_as_cached(folder.folders[name], digest) for name, digest in digests.items()):
+            found[folder.path] = folder.cached
+            return folder.cached.tree
+        entries = {entry.name: entry for entry in decode(store.read(folder.cached.tree))}
+    entries = entries or {}
+    for name, digest in digests.items():
+        entries[name] = entries[name]._replace(digest=digest)
+    if any(entry.kind in (FILE, DIRECTORY) and not entry.digest for entry in entries.values()):
+        raise TreeError(f"every file must have been read, got one without a digest ({folder.path!r})")
+    tree = writer.add(TREE, encode(entries.values()))
+    found[folder.path] = CachedDirectory(tree, folder.signature)
+    return tree
+
+
+def _as_cached(folder: _Folder, tree: bytes) -> bool:
+    """Whether a directory's tree is still the one its parent's cached tree names; a cache is always saved whole."""
+    return folder.cached is not None and folder.cached.tree == tree

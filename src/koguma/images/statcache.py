@@ -1,0 +1,94 @@
+"""The stat cache: what a tree looked like when it was last committed, so that unchanged files are not read again.
+
+It is only ever a shortcut: deleting it costs time, never correctness. One file per committed directory and way of keeping
+times, drawn in FORMAT.md. A directory's signature holds, for each name in it, inode number, ctime, size and mode. The
+ctime changes whenever content or any attribute does and cannot be set by a program.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+from koguma.images.files import write_all
+
+MAGIC = b"KOGUSTAT"
+VERSION = 1
+RECENT_NS = 100_000_000
+"""Files changed this shortly before the walk are not trusted: a later change could bear the same ctime."""
+
+SIGNATURE = struct.Struct("<QqQI")
+"""Inode number, ctime in nanoseconds, size, mode."""
+UNTRUSTED = SIGNATURE.pack(0, 0, 0, 0)
+
+_HEADER = struct.Struct("<8sI32s")
+_RECORD = struct.Struct("<II32s")
+
+
+@dataclass(frozen=True, slots=True)
+class CachedDirectory:
+    """A directory as it was: its tree's id, and its signature (names joined by NUL, two NULs, one SIGNATURE each)."""
+
+    tree: bytes
+    signature: bytes
+
+    def by_name(self) -> dict[bytes, bytes]:
+        names, _, packed = self.signature.partition(b"\0\0")
+        step = SIGNATURE.size
+        parts = names.split(b"\0") if names else []
+        return {name: packed[step * at : step * at + step] for at, name in enumerate(parts)}
+
+
+class StatCache:
+    """The cached directories of one tree, by path relative to its root."""
+
+    def __init__(self, path: Path, key: bytes) -> None:
+        self._path = path
+        self._key = key
+        self.directories: dict[bytes, CachedDirectory] = {}
+
+    @classmethod
+    def load(cls, folder: Path, root: Path, device: int, *, keep_times: bool) -> StatCache:
+        """The cache of this tree; an empty one when there is none or it is damaged."""
+        key = sha256(b"\0".join((os.fsencode(root), str(device).encode(), str(keep_times).encode()))).digest()
+        cache = cls(folder / key.hex()[:32], key)
+        try:
+            cache.directories = _decode(cache._path.read_bytes(), key)
+        except (OSError, ValueError, struct.error):
+            cache.directories = {}
+        return cache
+
+    def save(self, directories: dict[bytes, CachedDirectory]) -> None:
+        """Replace the cache. Not synced: after a power failure a damaged cache is ignored."""
+        body = [_HEADER.pack(MAGIC, VERSION, self._key)]
+        for path, item in directories.items():
+            body += (_RECORD.pack(len(path), len(item.signature), item.tree), path, item.signature)
+        data = b"".join(body)
+        temporary = self._path.with_name(f".{self._path.name}.{os.getpid()}.tmp")
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            write_all(descriptor, data + sha256(data).digest())
+        finally:
+            os.close(descriptor)
+        temporary.rename(self._path)
+
+
+def _decode(data: bytes, key: bytes) -> dict[bytes, CachedDirectory]:
+    if sha256(memoryview(data)[:-32]).digest() != data[-32:]:
+        raise ValueError("the cache does not match its digest")
+    magic, version, found = _HEADER.unpack_from(data)
+    if (magic, version, found) != (MAGIC, VERSION, key):
+        raise ValueError("the cache is another one")
+    directories: dict[bytes, CachedDirectory] = {}
+    at, end = _HEADER.size, len(data) - 32
+    while at < end:
+        path_bytes, signature_bytes, tree = _RECORD.unpack_from(data, at)
+        at += _RECORD.size
+        path = data[at : at + path_bytes]
+        at += path_bytes
+        directories[path] = CachedDirectory(tree, data[at : at + signature_bytes])
+        at += signature_bytes
+    return directories

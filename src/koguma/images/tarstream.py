@@ -1,0 +1,130 @@
+"""A commit as a tar stream, made straight from the packs: what exports read, without unpacking anything on a disk.
+
+POSIX (pax) format; extended headers only where the plain header has no room. Entries come in order of their names,
+parents first, so equal trees give equal streams.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from koguma.images.objects import STREAM_MIN_BYTES, ObjectStore
+from koguma.images.trees import BLOCK, CHARACTER, DIRECTORY, FIFO, FILE, NORMAL_MTIME_NS, SYMLINK, Entry, walk
+
+_BLOCK = 512
+_TYPES = {FILE: b"0", SYMLINK: b"2", CHARACTER: b"3", BLOCK: b"4", DIRECTORY: b"5", FIFO: b"6"}
+_HARD_LINK = b"1"
+_OCTAL_MAX = 0o7777777
+_SIZE_MAX = 0o77777777777
+_READ_AHEAD = 256
+_READ_AHEAD_BYTES = 32 * 1024 * 1024
+
+
+def tar_stream(store: ObjectStore, root: Entry) -> Iterator[bytes]:
+    """The tree below `root` (the root itself as `./`) as the bytes of a tar file.
+
+    mksquashfs takes the root's attributes from its options and ignores those of `./`.
+    """
+    first_names: dict[bytes, bytes] = {}
+    with ThreadPoolExecutor(2, thread_name_prefix="read") as pool:
+        for path, entry, content in _read_ahead(store, root, pool):
+            if entry.link:
+                if entry.link in first_names:
+                    yield _header(path, entry, _HARD_LINK, first_names[entry.link])
+                    continue
+                first_names[entry.link] = path
+            name = (path or b".") + b"/" if entry.kind == DIRECTORY else path
+            yield _header(name, entry, _TYPES[entry.kind], entry.target)
+            if entry.kind == FILE and entry.size:
+                yield from (content.result(),) if content else store.chunks(entry.digest)
+                if entry.size % _BLOCK:
+                    yield bytes(_BLOCK - entry.size % _BLOCK)
+    yield bytes(2 * _BLOCK)
+
+
+def _read_ahead(
+    store: ObjectStore, root: Entry, pool: ThreadPoolExecutor
+) -> Iterator[tuple[bytes, Entry, Future[bytes] | None]]:
+    """Entries with their content, small contents read by other threads while earlier ones are consumed."""
+    waiting: deque[tuple[bytes, Entry, Future[bytes] | None]] = deque([(b"", root, None)])
+    ahead_bytes = 0
+    seen: set[bytes] = set()
+    for path, entry in walk(store.read, root):
+        content = None
+        again = entry.link and entry.link in seen
+        seen.add(entry.link)
+        if entry.kind == FILE and 0 < entry.size < STREAM_MIN_BYTES and not again:
+            content = pool.submit(store.read, entry.digest)
+            ahead_bytes += entry.size
+        waiting.append((path, entry, content))
+        while len(waiting) > _READ_AHEAD or ahead_bytes > _READ_AHEAD_BYTES:
+            item = waiting.popleft()
+            ahead_bytes -= item[1].size if item[2] else 0
+            yield item
+    yield from waiting
+
+
+def _header(name: bytes, entry: Entry, kind: bytes, target: bytes) -> bytes:
+    size = entry.size if kind == b"0" else 0
+    mtime_ns = NORMAL_MTIME_NS if entry.mtime_ns is None else entry.mtime_ns
+    seconds = mtime_ns // 10**9
+    records: list[tuple[bytes, bytes]] = [(b"SCHILY.xattr." + key, value) for key, value in entry.xattrs]
+    if len(name) > 100:
+        records.append((b"path", name))
+    if len(target) > 100:
+        records.append((b"linkpath", target))
+    for key, value, limit in (
+        (b"uid", entry.uid, _OCTAL_MAX),
+        (b"gid", entry.gid, _OCTAL_MAX),
+        (b"size", size, _SIZE_MAX),
+    ):
+        if value > limit:
+            records.append((key, str(value).encode()))
+    if mtime_ns % 10**9 or not 0 <= seconds <= _SIZE_MAX:
+        records.append((b"mtime", _decimal(mtime_ns)))
+    plain = _plain(name, entry, kind, target, size, seconds)
+    if not records or kind == _HARD_LINK and not (len(name) > 100 or len(target) > 100):
+        return plain
+    body = b"".join(_record(key, value) for key, value in records)
+    padding = bytes(-len(body) % _BLOCK)
+    pax = _plain(b"./PaxHeaders/entry", entry._replace(mode=0o644), b"x", b"", len(body), 0)
+    return pax + body + padding + plain
+
+
+def _plain(name: bytes, entry: Entry, kind: bytes, target: bytes, size: int, seconds: int) -> bytes:
+    major, minor = entry.device
+    header = b"".join(
+        (
+            name[:100].ljust(100, b"\0"),
+            b"%07o\0" % entry.mode,
+            b"%07o\0" % (entry.uid if entry.uid <= _OCTAL_MAX else 0),
+            b"%07o\0" % (entry.gid if entry.gid <= _OCTAL_MAX else 0),
+            b"%011o\0" % (size if size <= _SIZE_MAX else 0),
+            b"%011o\0" % (seconds if 0 <= seconds <= _SIZE_MAX else 0),
+            b"        ",
+            kind,
+            target[:100].ljust(100, b"\0"),
+            b"ustar\x0000",
+            bytes(64),
+            b"%07o\0" % (major if kind in b"34" else 0),
+            b"%07o\0" % (minor if kind in b"34" else 0),
+            bytes(167),
+        )
+    )
+    return header[:148] + b"%06o\0 " % sum(header) + header[156:]
+
+
+def _record(key: bytes, value: bytes) -> bytes:
+    """A pax record, `<length> <key>=<value>\\n`, whose length counts itself."""
+    rest = len(key) + len(value) + 3
+    length = rest + len(str(rest))
+    while rest + len(str(length)) != length:
+        length = rest + len(str(length))
+    return b"%d %s=%s\n" % (length, key, value)
+
+
+def _decimal(nanoseconds: int) -> bytes:
+    sign, value = ("-", -nanoseconds) if nanoseconds < 0 else ("", nanoseconds)
+    return f"{sign}{value // 10**9}.{value % 10**9:09d}".encode()
