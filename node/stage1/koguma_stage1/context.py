@@ -1,0 +1,44 @@
+"""What the steps of one boot hand to each other."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from koguma_stage1.arguments import Arguments
+from koguma_node.errors import NodeError
+from koguma_node.service import Service
+from koguma_stage1.watchdog import Watchdog
+
+
+class Lease:
+    """What DHCP gave the boot NIC."""
+
+    def __init__(self, interface: str, address: str, gateway: str) -> None:
+        self.interface = interface
+        self.address = address
+        self.gateway = gateway
+
+
+class Context:
+    """Filled by the steps in their order; asking for what no step has filled yet is a defect of that order."""
+
+    def __init__(
+        self, arguments: Arguments, service: Service, watchdog: Watchdog, work: Path = Path("/run/koguma")
+    ) -> None:
+        self.arguments = arguments
+        self.service = service
+        self.watchdog = watchdog
+        self.work = work
+        self.deadline = time.monotonic()
+        self.lease: Lease | None = None
+        self.inventory: dict[str, Any] = {}
+        self.profile: dict[str, Any] = {}
+        self.detail: dict[str, Any] = {}
+        self.manifest: dict[str, Any] = {}
+
+    def required_lease(self) -> Lease:
+        if self.lease is None:
+            raise NodeError("the network must be up before this step")
+        return self.lease

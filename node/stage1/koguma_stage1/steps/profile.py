@@ -1,0 +1,48 @@
+"""Asks what to boot and who the machine is, and checks what later steps rely on."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from koguma_node.console import say
+from koguma_stage1.context import Context
+from koguma_node.errors import NodeError
+
+OUTCOME = "the boot service has said what to boot"
+PHASE = "profile"
+TIMEOUT_S = 300.0
+COMMIT = re.compile(r"[0-9a-f]{64}")
+ROOT_METHODS = ("ram", "nfs")
+
+
+def run(context: Context) -> None:
+    context.profile = checked_profile(context.service.get("profile", context.deadline))
+    context.detail = context.service.get("detail", context.deadline)
+    profile = context.profile
+    say(f"node {profile['node']} boots {profile['label']} ({profile['commit'][:12]}), root {profile['root_method']}")
+
+
+def checked_profile(profile: dict[str, Any]) -> dict[str, Any]:
+    """The profile, if every key that stage 1 reads is as the contract says. Raises NodeError."""
+    _require(profile, "node", lambda value: isinstance(value, str) and bool(value), "a name")
+    _require(profile, "label", lambda value: isinstance(value, str) and bool(value), "a label")
+    _require(profile, "commit", lambda value: isinstance(value, str) and bool(COMMIT.fullmatch(value)), "64 hex digits")
+    _require(profile, "root_method", lambda value: value in ROOT_METHODS, "ram or nfs")
+    _require(profile, "kernel_args", _is_one_line, "one line of text")
+    _require(
+        profile, "artifact_url", lambda value: _is_one_line(value) and value.startswith("http://"), "an http:// URL"
+    )
+    _require(profile, "overlay_size_bytes", lambda value: type(value) is int and value > 0, "a number of bytes")
+    if profile["root_method"] == "nfs":
+        _require(profile, "nfs", lambda value: _is_one_line(value) and ":/" in value, "HOST:/PATH")
+    return profile
+
+
+def _require(profile: dict[str, Any], key: str, test: Any, rule: str) -> None:
+    if not test(profile.get(key)):
+        raise NodeError(f"{key} must be {rule}, got {profile.get(key)!r} (profile)")
+
+
+def _is_one_line(value: Any) -> bool:
+    return isinstance(value, str) and value.isprintable()

@@ -1,0 +1,21 @@
+"""Where things are in the image: what to change for a distribution that keeps them elsewhere."""
+
+from __future__ import annotations
+
+HOSTNAME = "/etc/hostname"
+HOSTS = "/etc/hosts"
+RESOLV_CONF = "/etc/resolv.conf"
+NETWORKD = "/etc/systemd/network"
+TIMESYNCD = "/etc/systemd/timesyncd.conf.d/koguma.conf"
+SSH = "/etc/ssh"
+ROOT_SSH = "/root/.ssh"
+RUN = "/run/koguma"
+DETAIL = f"{RUN}/detail.json"
+BOOT_ENV = f"{RUN}/boot.env"
+RENDERED = f"{RUN}/rendered"
+"""There once everything is rendered; without it the machine never says `installed`."""
+MULTI_USER = f"{RUN}/multi-user"
+"""Made by koguma-multi-user.service, which systemd starts when multi-user.target is reached."""
+IMAGE = f"{RUN}/image"
+LOWER = f"{RUN}/lower"
+OVERLAY = f"{RUN}/overlay"
