@@ -23,7 +23,9 @@ from django.conf import settings
 from django.db import close_old_connections, connection
 from django.utils import timezone
 from django.utils.module_loading import import_string
+from procrastinate import PsycopgConnector
 from procrastinate.contrib.django import app
+from procrastinate.contrib.django.utils import connector_params
 
 from koguma.contracts.power import OpenPower
 from koguma.db import power_polls, reports
@@ -127,21 +129,23 @@ async def _run(concurrency: int) -> bool:
 
 
 def watch_due_nodes() -> None:
-    """Queue jobs for nodes that are due and that no worker has: those whose wait is over, and those whose worker died.
-    """
+    """Queue jobs for nodes that are due and that no worker has: those whose wait is over, and those whose worker died."""
     tell_workers(due_nodes())
 
 
 async def _work(queue: str, slots: int) -> None:
-    await app.run_worker_async(
-        queues=[queue],
-        concurrency=slots,
-        install_signal_handlers=False,
-        delete_jobs="always",
-        shutdown_graceful_timeout=STOP_TIMEOUT_S - 2,
-        fetch_job_polling_interval=2.0,
-        name=f"{queue}-{os.getpid()}",
-    )
+    connector = PsycopgConnector(kwargs=connector_params(), min_size=1, max_size=4)
+    worker = app.with_connector(connector)
+    async with worker.open_async():
+        await worker.run_worker_async(
+            queues=[queue],
+            concurrency=slots,
+            install_signal_handlers=False,
+            delete_jobs="always",
+            shutdown_graceful_timeout=STOP_TIMEOUT_S - 2,
+            fetch_job_polling_interval=2.0,
+            name=f"{queue}-{os.getpid()}",
+        )
 
 
 async def _every(interval_s: float, work: Callable[[], object]) -> None:

@@ -101,7 +101,9 @@ class PostgresClaim:
         wake_at: datetime | None,
     ) -> None:
         with transaction.atomic():
-            work = WorkRow.objects.select_for_update().get(pk=self._id)
+            # First the node, then its work: the order of everybody who locks both.
+            NodeRow.objects.select_for_update(no_key=True).only("pk").get(pk=self._id)
+            work = WorkRow.objects.select_for_update(no_key=True).get(pk=self._id)
             if work.operation_id != expected:
                 raise Superseded(f"the operation {expected} was replaced by {work.operation_id}")
             WorkRow.objects.filter(pk=self._id).update(

@@ -107,7 +107,7 @@ def request_verb(reference: str, verb: Verb, version: int | None = None) -> Node
     """Start what the verb asks for; a worker goes on. Raises VerbRefused."""
     with transaction.atomic():
         row = _locked(reference, version)
-        node, work = node_of(row), WorkRow.objects.select_for_update().get(pk=row.pk)
+        node, work = node_of(row), WorkRow.objects.select_for_update(no_key=True).get(pk=row.pk)
         move = move_for(node, verb, busy=operation_of(work) is not None)
         _close_steps(row, work, f"replaced by {verb.value}")
         if move.flow is not None:
@@ -134,7 +134,7 @@ def request_power(reference: str, action: PowerAction, version: int | None = Non
     """Start a power action; a worker goes on. Raises VerbRefused while something else is under way."""
     with transaction.atomic():
         row = _locked(reference, version)
-        node, work = node_of(row), WorkRow.objects.select_for_update().get(pk=row.pk)
+        node, work = node_of(row), WorkRow.objects.select_for_update(no_key=True).get(pk=row.pk)
         flow = power_flow_for(node, action, busy=operation_of(work) is not None)
         _start(row, work, node, flow.name, {})
     return find(node.uuid)
@@ -154,7 +154,7 @@ def set_boot_label(reference: str, label: str | None, *, once: bool, reboot: boo
             row.label, row.once_id, row.once_label = label, None, None
         row.save()
         if reboot and row.provision_state == ProvisionState.ACTIVE.value:
-            node, work = node_of(row), WorkRow.objects.select_for_update().get(pk=row.pk)
+            node, work = node_of(row), WorkRow.objects.select_for_update(no_key=True).get(pk=row.pk)
             flow = power_flow_for(node, PowerAction.REBOOT, busy=operation_of(work) is not None)
             _start(row, work, node, flow.name, {})
     return find(str(row.uuid))

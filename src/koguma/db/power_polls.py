@@ -9,7 +9,6 @@ from datetime import timedelta
 from django.db import connection
 from django.utils import timezone
 from procrastinate.contrib.django import app
-from procrastinate.exceptions import AlreadyEnqueued
 
 from koguma.contracts.errors import PowerError
 from koguma.contracts.power import OpenPower
@@ -36,12 +35,10 @@ def queue_due() -> None:
     due = idle.filter(power_poll_at__lte=now) | idle.filter(power_poll_at=None)
     for row in due.select_related("node").order_by("power_poll_at")[:BATCH]:
         spread = random.uniform(0.7, 1.3)  # noqa: S311 - spreads load, hides nothing
-        WorkRow.objects.filter(pk=row.pk).update(power_poll_at=now + timedelta(seconds=interval_s * spread))
-        job = app.configure_task("koguma.poll_power", queue="polls", queueing_lock=f"poll {row.node.uuid}")
-        try:
-            job.defer(uuid=str(row.node.uuid))
-        except AlreadyEnqueued:
-            continue
+        # Conditional, so that of several workers one queues the poll.
+        mine = WorkRow.objects.filter(pk=row.pk, power_poll_at=row.power_poll_at)
+        if mine.update(power_poll_at=now + timedelta(seconds=interval_s * spread)):
+            app.configure_task("koguma.poll_power", queue="polls").defer(uuid=str(row.node.uuid))
 
 
 def poll(uuid: str, open_power: OpenPower) -> None:

@@ -77,7 +77,10 @@ def _known_node(registration: Registration) -> NodeRow | None:
     same = Q(uuid=registration.uuid) | Q(pk__in=_owners(registration))
     if registration.serial:
         same |= Q(serial=registration.serial)
-    rows = {str(row.uuid): row for row in NodeRow.objects.filter(same).prefetch_related("ports").select_for_update()}
+    rows = {
+        str(row.uuid): row
+        for row in NodeRow.objects.filter(same).prefetch_related("ports").select_for_update(no_key=True)
+    }
     known = [Known(uuid, row.serial, frozenset(port.mac for port in row.ports.all())) for uuid, row in rows.items()]
     match = which_node(registration.uuid, registration.serial, registration.macs, known)
     return rows[match.uuid] if match else None

@@ -90,7 +90,7 @@ def expire_boots(timeout_s: float, quiet_s: float = 60.0) -> int:
     expired = 0
     for boot_pk, node_pk in list(late.order_by("began_at").values_list("pk", "node_id")[:500]):
         with transaction.atomic():
-            node = NodeRow.objects.select_for_update().get(pk=node_pk)
+            node = NodeRow.objects.select_for_update(no_key=True).get(pk=node_pk)
             row = BootRow.objects.get(pk=boot_pk)
             reason = expiry_reason(boot_of(row), timeout_s)
             at = row.started_at + timedelta(seconds=timeout_s)

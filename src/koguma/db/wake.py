@@ -7,11 +7,12 @@ nothing is lost when a process dies between the two, and nothing is done twice w
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from django.db import OperationalError, transaction
 from django.db.models.functions import Now
 from procrastinate.contrib.django import app
+from procrastinate.contrib.django.models import ProcrastinateJob
 from procrastinate.exceptions import AlreadyEnqueued, ConnectorException
 
 from koguma.db.models import WorkRow
@@ -28,16 +29,14 @@ def wake(node_id: int, uuid: str) -> None:
     transaction.on_commit(lambda: tell_workers([uuid]), robust=True)
 
 
-def tell_workers(uuids: Iterable[str]) -> None:
-    """Queue a job for each node that has none waiting."""
-    for uuid in uuids:
-        job = app.configure_task(ADVANCE_TASK, queue=NODES_QUEUE, queueing_lock=f"advance {uuid}")
+def tell_workers(uuids: Sequence[str]) -> None:
+    """Queue a job for each node that has none waiting. Call it outside of transactions."""
+    locks = {f"advance {uuid}": uuid for uuid in uuids}
+    waiting = ProcrastinateJob.objects.filter(queueing_lock__in=locks, status="todo")
+    for lock in set(locks) - set(waiting.values_list("queueing_lock", flat=True)):
         try:
-            with transaction.atomic():
-                job.defer(uuid=uuid)
+            app.configure_task(ADVANCE_TASK, queue=NODES_QUEUE, queueing_lock=lock).defer(uuid=locks[lock])
         except AlreadyEnqueued:
             continue
         except (ConnectorException, OperationalError) as error:
-            log.warning(
-                "no job could be queued; the node is found due later", extra={"node": uuid, "error": str(error)}
-            )
+            log.warning("no job could be queued; the node is found due later", extra={"error": str(error)})
