@@ -93,21 +93,21 @@ class Bmc:
     def power(self, action: PowerAction, account: Account | None = None) -> None:
         self._ipmi(["power", action.value], account)
 
-    def power_is_on(self, account: Account | None = None) -> bool:
-        return self._ipmi(["power", "status"], account).strip().endswith("on")
+    def power_is_on(self, account: Account | None = None, retries_max: int = 3) -> bool:
+        return self._ipmi(["power", "status"], account, retries_max).strip().endswith("on")
 
     def power_is_on_or_none(self, account: Account | None = None) -> bool | None:
         """None: the BMC cannot be reached, or refuses this account."""
         try:
-            return self.power_is_on(account)
+            return self.power_is_on(account, retries_max=1)
         except CommandError:
             return None
 
-    def _ipmi(self, words: list[str], account: Account | None) -> str:
+    def _ipmi(self, words: list[str], account: Account | None, retries_max: int = 3) -> str:
         """ipmitool over the network from the controller; the password is not on the command line."""
         user = account or Account()
-        argv = ["ipmitool", "-I", "lanplus", "-C", CIPHER_SUITE, "-N", "1", "-R", "3", "-H", self.address()]
-        argv += ["-U", user.username, "-E"]
+        argv = ["ipmitool", "-I", "lanplus", "-C", CIPHER_SUITE, "-N", "1", "-R", str(retries_max)]
+        argv += ["-H", self.address(), "-U", user.username, "-E"]
         return run(netns.argv_in(self._controller, [*argv, *words]), environ={"IPMI_PASSWORD": user.password})
 
     @property

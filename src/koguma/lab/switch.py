@@ -15,6 +15,11 @@ from koguma.lab.processes import Processes, write_atomically
 
 BRIDGE = "br0"
 LLDP_INTERVAL_S = 2
+SOCKETS = {
+    "ovsdb-server": ("ovsdb.sock", "ovsdb-server.ctl"),
+    "ovs-vswitchd": ("ovs-vswitchd.ctl",),
+    "lldpd": ("lldpd.sock",),
+}
 SCHEMA = "/usr/share/openvswitch/vswitch.ovsschema"
 
 
@@ -109,11 +114,13 @@ class Switch:
         write_atomically(settings, lldp_settings(self._plan))
         # Without a privilege separation user of its own, lldpd uses the package's; its socket stays ours.
         control = self._plan.run_dir / "lldpd.sock"
-        if self._processes.running("lldpd") is None:
-            control.unlink(missing_ok=True)  # lldpd refuses to start beside a socket left by a killed one
         self._start("lldpd", ["lldpd", "-d", "-k", "-i", "-u", str(control), "-O", str(settings)])
 
     def _start(self, name: str, argv: list[str]) -> None:
+        """Start one of the three, in the place of a killed one whose sockets still lie there."""
+        if self._processes.running(name) is None:
+            for socket in SOCKETS[name]:
+                (self._plan.run_dir / socket).unlink(missing_ok=True)
         self._processes.start(
             name,
             netns.argv_in(self._namespace, argv),
