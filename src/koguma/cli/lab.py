@@ -58,7 +58,7 @@ def up(
     out.print(f"switch and cabling of {len(lab.plan.machines)} machines: up")
     with out.status("Koguma"):
         lab.koguma_up()
-    out.print(f"Koguma: up, API at {lab.control_plane.api_url}")
+    out.print(f"Koguma: up, API at {lab.control_plane.api.url}")
     for command in lab.control_plane.missing_images():
         out.print(f"koguma {' '.join(command)}")
         lab.control_plane.build(command)
@@ -228,7 +228,7 @@ def _print_nodes(views: tuple[NodeView, ...], as_json: bool) -> None:
 
 def _print_addresses(lab: Lab, out: Console) -> None:
     first = lab.plan.machines[0].name
-    out.print(f"API       {lab.control_plane.api_url}", highlight=False)
+    out.print(f"API       {lab.control_plane.api.url}", highlight=False)
     out.print(f"console   koguma lab console {first}", highlight=False)
     out.print(f"ssh       koguma lab ssh {first}", highlight=False)
     out.print(f"logs      {lab.plan.logs_dir}", highlight=False)

@@ -1,6 +1,6 @@
 """Koguma as the lab runs it: `koguma up` in the lab's network, its networks, flavor, images, and what it says of nodes.
 
-The lab is a site like any other: it uses the command line to make things and the API to look at them.
+The lab is a site like any other: it uses the API, and the command line where there is no API, for images.
 """
 
 from __future__ import annotations
@@ -8,15 +8,14 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_interface
 from pathlib import Path
 from typing import Any
 
-import httpx
-
-from koguma.lab.command import PATH, run, wait_until
+from koguma.lab.api_client import ApiClient
+from koguma.lab.command import PATH, wait_until
 from koguma.lab.errors import ApiError, CommandError, LabError
 from koguma.lab.plan import Machine, Plan, Vlan
 from koguma.lab.processes import Processes, end, records_of
@@ -27,10 +26,14 @@ HEALTH_S = 60
 BUILD_S = 1800
 STOP_S = 25
 """`koguma up` stops its parts one after the other; what is left after this is killed."""
-FLAVOR = "compute"
 LABEL = "compute"
-KERNEL_ARGS = "console=ttyS0,115200"
-TEMPLATE = "/etc/nova/nova.conf.tpl:/etc/nova/nova.conf:0640"
+FLAVOR: dict[str, Any] = {
+    "name": "compute",
+    "label": LABEL,
+    "root_method": "ram",
+    "kernel_args": "console=ttyS0,115200",
+    "templates": [{"source": "/etc/nova/nova.conf.tpl", "target": "/etc/nova/nova.conf", "mode": "0640"}],
+}
 DOMAIN = "lab.koguma"
 
 
@@ -56,19 +59,14 @@ class ControlPlane:
         self._plan = plan
         self._site = site
         self._processes = processes
+        self.api = ApiClient(site.api)
         self._log = plan.logs_dir / f"{NAME}.log"
-
-    @property
-    def api_url(self) -> str:
-        host, _, port = self._site.api.rpartition(":")
-        host = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}.get(host, host)  # noqa: S104  read, not listened on
-        return f"http://{host}:{port}/api/v1"
 
     def up(self) -> None:
         """Ensure that `koguma up` runs in the lab's network and its API answers."""
-        if self.healthy() and self._processes.running(NAME) is None:
+        if self.api.healthy() and self._processes.running(NAME) is None:
             raise LabError(
-                f"another Koguma than this lab's answers at {self.api_url}: stop it, or choose another api.listen"
+                f"another Koguma than this lab's answers at {self.api.url}: stop it, or choose another api.listen"
             )
         self._processes.start(
             NAME, [str(self._site.program), "up"], log=self._log, environ=self._environ(), cwd=Path.cwd()
@@ -76,9 +74,9 @@ class ControlPlane:
 
         def answers() -> bool:
             self._processes.require(NAME, self._log)
-            return self.healthy()
+            return self.api.healthy()
 
-        wait_until(f"Koguma's API answering at {self.api_url}", answers, timeout_s=HEALTH_S, every_s=0.25)
+        wait_until(f"Koguma's API answering at {self.api.url}", answers, timeout_s=HEALTH_S, every_s=0.25)
 
     def stop(self) -> None:
         """Stop `koguma up` if the lab started it, and its PostgreSQL with it."""
@@ -90,21 +88,14 @@ class ControlPlane:
     def running(self) -> bool:
         return self._processes.running(NAME) is not None
 
-    def healthy(self) -> bool:
-        try:
-            return httpx.get(f"{self.api_url}/health", timeout=3).status_code == 200
-        except httpx.HTTPError:
-            return False
-
     def ensure_site(self) -> None:
         """Ensure that the lab's networks and its flavor exist. What exists is left as the operator made it."""
-        networks = {str(item["name"]) for item in self._list("network")}
-        for name, words in network_commands(self._plan).items():
-            if name not in networks:
-                self._koguma("network", "create", name, *words)
-        if FLAVOR not in {str(item["name"]) for item in self._list("flavor")}:
-            words = ["--label", LABEL, "--root-method", "ram", "--kernel-args", KERNEL_ARGS, "--template", TEMPLATE]
-            self._koguma("flavor", "create", FLAVOR, *words)
+        networks = {item.get("name") for item in self.api.networks()}
+        for network in networks_of(self._plan):
+            if network["name"] not in networks:
+                self.api.create("networks", network)
+        if FLAVOR["name"] not in {item.get("name") for item in self.api.flavors()}:
+            self.api.create("flavors", FLAVOR)
 
     def missing_images(self) -> list[list[str]]:
         """The `koguma image` commands still to run before a machine can boot, in order."""
@@ -134,24 +125,6 @@ class ControlPlane:
         if status != 0:
             raise CommandError(f"`koguma {' '.join(command)}` failed with status {status}")
 
-    def nodes(self) -> list[dict[str, Any]]:
-        """The nodes as the API tells them."""
-        answer = self._get("nodes")
-        if not isinstance(answer, list):
-            raise ApiError(f"a list of nodes was expected, got {str(answer)[:200]} ({self.api_url}/nodes)")
-        return answer
-
-    def node_of(self, machine: Machine) -> dict[str, Any] | None:
-        """The node that this machine is to Koguma, or None while it is not registered."""
-        return next((node for node in self.nodes() if node.get("uuid") == machine.uuid), None)
-
-    def boots(self, name: str) -> list[dict[str, Any]]:
-        """A node's boot records, newest first."""
-        answer = self._get(f"nodes/{name}/boots")
-        if not isinstance(answer, list):
-            raise ApiError(f"a list of boots was expected, got {str(answer)[:200]} (node {name})")
-        return answer
-
     def ssh_target(self, machine: Machine) -> Target:
         """Where a machine answers, asked from the API, or read from the boot service's snapshot while there is none."""
         try:
@@ -164,7 +137,7 @@ class ControlPlane:
         if any(machine.name == name for machine in self._plan.machines):
             return self._plan.machine(name)
         try:
-            uuids = {str(node.get("name")): str(node.get("uuid")) for node in self.nodes()}
+            uuids = {str(node.get("name")): str(node.get("uuid")) for node in self.api.nodes()}
         except ApiError:
             uuids = names_in_snapshot(self._site.state_dir / "boot" / "snapshot.json")
         wanted = uuids.get(name, name)
@@ -174,37 +147,9 @@ class ControlPlane:
         return self._plan.machine(name)
 
     def _target_from_api(self, machine: Machine) -> Target:
-        node = self.node_of(machine)
-        if node is None:
-            raise LabError(f"{machine.name} is not registered yet (uuid {machine.uuid})")
-        whole = self._get(f"nodes/{node['name']}")
-        keys = whole.get("ssh_host_public_keys") if isinstance(whole, dict) else None
-        lines = keys.values() if isinstance(keys, dict) else keys or ()
-        return Target(machine.name, _address(node, self._plan), tuple(str(line) for line in lines))
-
-    def _get(self, path: str) -> Any:
-        url = f"{self.api_url}/{path}"
-        try:
-            answer = httpx.get(url, timeout=10)
-        except httpx.HTTPError as error:
-            raise ApiError(f"the API does not answer: {error} ({url})") from error
-        if answer.status_code != 200:
-            raise ApiError(f"the API answered {answer.status_code}: {answer.text[:200]} ({url})")
-        try:
-            return answer.json()
-        except ValueError:
-            raise ApiError(f"the API answered something that is no JSON ({url})") from None
-
-    def _list(self, noun: str) -> list[dict[str, Any]]:
-        text = self._koguma(noun, "list", "--json")
-        try:
-            answer = json.loads(text)
-        except ValueError:
-            raise ApiError(f"`koguma {noun} list --json` must print JSON, got {text[:200]!r}") from None
-        return answer if isinstance(answer, list) else []
-
-    def _koguma(self, *words: str) -> str:
-        return run([str(self._site.program), *words], timeout_s=60, environ=self._environ())
+        node = self.api.node(machine.uuid)
+        keys = tuple(str(line) for line in node.get("ssh_host_public_keys") or ())
+        return Target(machine.name, _address(node.get("addresses") or (), self._plan), keys)
 
     def _environ(self) -> dict[str, str]:
         return {**self._site.environ, **lab_environment(self._plan, self._site)}
@@ -225,23 +170,28 @@ def lab_environment(plan: Plan, site: Site) -> dict[str, str]:
     }
 
 
-def network_commands(plan: Plan) -> dict[str, list[str]]:
-    """Network -> the options of `koguma network create`."""
+def networks_of(plan: Plan) -> list[dict[str, Any]]:
+    """The lab's networks as the API takes them."""
     first, last = plan.discovery
-    return {
-        "provisioning": [
-            *("--purpose", "provisioning", "--vlan", str(Vlan.PROVISIONING.value)),
-            *("--subnet", str(plan.provisioning), "--gateway", str(plan.controller_address)),
-            *("--discovery", f"{first}-{last}", "--domain", DOMAIN),
-        ],
-        "bmc": ["--purpose", "bmc", "--vlan", str(Vlan.BMC.value), "--subnet", str(plan.bmc)],
-        "tenant": ["--purpose", "tenant", "--vlan", str(Vlan.TENANT.value), "--subnet", str(plan.tenant)],
-    }
+    return [
+        {
+            "name": "provisioning",
+            "purpose": "provisioning",
+            "vlan": Vlan.PROVISIONING.value,
+            "subnet": str(plan.provisioning),
+            "gateway": str(plan.controller_address),
+            "discovery_start": str(first),
+            "discovery_end": str(last),
+            "domain": DOMAIN,
+        },
+        {"name": "bmc", "purpose": "bmc", "vlan": Vlan.BMC.value, "subnet": str(plan.bmc)},
+        {"name": "tenant", "purpose": "tenant", "vlan": Vlan.TENANT.value, "subnet": str(plan.tenant)},
+    ]
 
 
 def recipe() -> Path:
     """The compute image's recipe: in the working directory, or in the checkout this program runs from."""
-    place = Path("recipes") / f"{FLAVOR}.toml"
+    place = Path("recipes") / f"{LABEL}.toml"
     here = (Path.cwd() / place, Path(__file__).resolve().parents[3] / place)
     for path in here:
         if path.is_file():
@@ -271,7 +221,7 @@ def target_from_snapshot(snapshot: Path, machine: Machine, plan: Plan) -> Target
             keys = (node.get("detail") or {}).get("ssh_host_keys") or {}
             lines = tuple(str(text) for name, text in keys.items() if str(name).endswith(".pub"))
             addresses = [str(port.get("address")) for port in node.get("ports", []) if port.get("boot")]
-            return Target(machine.name, _address({"addresses": addresses}, plan), lines)
+            return Target(machine.name, _address(addresses, plan), lines)
     raise LabError(f"neither the API nor the boot service's snapshot knows {machine.name} ({snapshot})")
 
 
@@ -287,9 +237,9 @@ def _snapshot_nodes(snapshot: Path) -> list[dict[str, Any]]:
     return [node for node in nodes if isinstance(node, dict)]
 
 
-def _address(node: Mapping[str, Any], plan: Plan) -> str:
-    """The node's address on the provisioning network."""
-    for text in node.get("addresses") or ():
+def _address(texts: Iterable[str], plan: Plan) -> str:
+    """The one of these addresses that is on the provisioning network."""
+    for text in texts:
         try:
             address = ip_interface(str(text)).ip
         except ValueError:

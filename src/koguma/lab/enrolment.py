@@ -91,10 +91,10 @@ def wait_until_active(
 
 def look(lab: Lab) -> tuple[NodeView, ...]:
     """All machines of the lab as Koguma sees them now. ApiError when it does not answer."""
-    plane = lab.control_plane
-    nodes = {str(node.get("uuid")): node for node in plane.nodes()}
+    api = lab.control_plane.api
+    nodes = {str(node.get("uuid")): node for node in api.nodes()}
     return tuple(
-        _view(lab, machine, nodes[machine.uuid], plane.boots(str(nodes[machine.uuid]["name"])))
+        _view(lab, machine, nodes[machine.uuid], api.boots(machine.uuid))
         if machine.uuid in nodes
         else NodeView(machine.name, uuid=machine.uuid, bmc_address=lab.bmc(machine).address())
         for machine in lab.plan.machines
@@ -102,14 +102,15 @@ def look(lab: Lab) -> tuple[NodeView, ...]:
 
 
 def _view(lab: Lab, machine: Machine, node: Mapping[str, Any], boots: list[dict[str, Any]]) -> NodeView:
-    newest = boots[0] if boots else {}
+    # The boot that registered the machine is not what an operator means by its boot time.
+    newest = next((boot for boot in boots if boot.get("mode") != "register"), boots[0] if boots else {})
     phases = newest.get("phases") or [{}]
     return NodeView(
         machine=machine.name,
         name=_text(node, "name"),
         uuid=_text(node, "uuid"),
         provision_state=_text(node, "provision_state"),
-        status=_text(node, "status_message") or _text(node, "status_code") or _text(node, "last_error"),
+        status=_text(node, "last_error") or _text(node, "status"),
         phase=_text(phases[-1], "name"),
         flavor=_text(node, "flavor"),
         label=_text(node, "label"),

@@ -58,7 +58,7 @@ def look(lab: Lab) -> LabStatus:
         controller_running=_controller_running(lab),
         nfs_running=has_site and lab.nfs.running(),
         koguma_running=has_site and lab.control_plane.running(),
-        koguma_healthy=has_site and lab.control_plane.healthy(),
+        koguma_healthy=has_site and lab.control_plane.api.healthy(),
         ports=lab.switch.ports() if switch_running else {},
         machines=tuple(_machine(lab, machine) for machine in lab.plan.machines),
     )

@@ -12,7 +12,7 @@ from koguma.lab.control_plane import (
     Site,
     lab_environment,
     names_in_snapshot,
-    network_commands,
+    networks_of,
     postmasters,
     target_from_snapshot,
 )
@@ -64,9 +64,10 @@ def test_koguma_runs_in_the_controller_s_namespace() -> None:
 
 
 def test_the_discovery_range_is_part_of_the_provisioning_network_only() -> None:
-    commands = network_commands(PLAN)
-    assert "10.77.0.200-10.77.0.250" in commands["provisioning"]
-    assert not any("--discovery" in commands[name] for name in ("bmc", "tenant"))
+    provisioning, *others = networks_of(PLAN)
+    assert provisioning["discovery_start"] == "10.77.0.200"
+    assert provisioning["discovery_end"] == "10.77.0.250"
+    assert not any("discovery_start" in network for network in others)
 
 
 def test_an_empty_repository_needs_init_stage_1_and_the_compute_image(

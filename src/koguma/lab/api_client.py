@@ -1,0 +1,69 @@
+"""What the lab asks of Koguma's native API, and nothing more."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+
+from koguma.lab.errors import ApiError
+
+TIMEOUT_S = 10
+
+
+class ApiClient:
+    """The API at one address. Every method raises ApiError when there is no answer or not the expected one."""
+
+    def __init__(self, listen: str) -> None:
+        host, _, port = listen.rpartition(":")
+        host = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}.get(host, host)  # noqa: S104  called, not listened on
+        self.url = f"http://{host}:{port}/api/v1"
+
+    def healthy(self) -> bool:
+        try:
+            return httpx.get(f"{self.url}/health", timeout=3).status_code == 200
+        except httpx.HTTPError:
+            return False
+
+    def nodes(self) -> list[dict[str, Any]]:
+        return self._list("nodes", "nodes")
+
+    def node(self, reference: str) -> dict[str, Any]:
+        """By name or UUID."""
+        return self._call("GET", f"nodes/{reference}")
+
+    def boots(self, reference: str, limit: int = 5) -> list[dict[str, Any]]:
+        """Boot records, newest first."""
+        return self._list(f"nodes/{reference}/boots?limit={limit}", "boots")
+
+    def networks(self) -> list[dict[str, Any]]:
+        return self._list("networks", "networks")
+
+    def flavors(self) -> list[dict[str, Any]]:
+        return self._list("flavors", "flavors")
+
+    def create(self, noun: str, values: dict[str, Any]) -> None:
+        """`noun` is `networks` or `flavors`."""
+        self._call("POST", noun, values)
+
+    def _list(self, path: str, key: str) -> list[dict[str, Any]]:
+        items = self._call("GET", path).get(key)
+        if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
+            raise ApiError(f"the API must answer a list of {key}, got {str(items)[:200]} ({self.url}/{path})")
+        return items
+
+    def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        url = f"{self.url}/{path}"
+        try:
+            answer = httpx.request(method, url, json=body, timeout=TIMEOUT_S)
+        except httpx.HTTPError as error:
+            raise ApiError(f"the API does not answer: {error} ({url})") from error
+        if not answer.is_success:
+            raise ApiError(f"the API answered {answer.status_code}: {answer.text[:300]} ({method} {url})")
+        try:
+            values = answer.json()
+        except ValueError:
+            values = None
+        if not isinstance(values, dict):
+            raise ApiError(f"the API must answer a JSON object, got {answer.text[:200]!r} ({url})")
+        return values
