@@ -77,6 +77,7 @@ class Planner:
         profile = self.profile(node, boot_id)
         manifest = self._labels.manifest(profile["commit"])
         port, network = self._boot_network(node)
+        interfaces = node.detail.get("interfaces", ())
         return {
             "KOGUMA_URL": self._site.url,
             "KOGUMA_UUID": node.uuid,
@@ -95,6 +96,7 @@ class Planner:
             "KOGUMA_ROOT_SIZE_BYTES": manifest.files["root"].size_bytes,
             "KOGUMA_OVERLAY_SIZE_BYTES": profile["overlay_size_bytes"],
             "KOGUMA_NFS": profile["nfs"] or "",
+            "KOGUMA_INTERFACES": " ".join(f"{item['mac']}={item['name']}" for item in interfaces),
         }
 
     def _nfs(self, node: SnapshotNode, label: Label) -> str | None:
