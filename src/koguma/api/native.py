@@ -82,18 +82,18 @@ def list_nodes(
     limit: int = Query(PAGE_MAX, ge=1, le=PAGE_MAX),  # type: ignore[type-arg]
     after: str | None = None,
 ) -> HttpResponse:
-    """Nodes by name. `after` is the name of the last node of the page before; `next` is the `after` of the next one."""
+    """Nodes by name, at most `limit`; the header `Link` (rel="next") leads to the next page."""
     if provision_state is not None and provision_state not in {state.value for state in ProvisionState}:
         raise BadReference(f"provision_state must be one of Ironic's states, got {names.shown(provision_state)}")
     found = nodes.listed(state=provision_state, flavor=flavor, after=after, limit=limit + 1)
     page = found[:limit]
     labels = _flavor_labels()
-    return JsonResponse(
-        {
-            "nodes": [views.node_json(node, labels.get(node.flavor or "")) for node in page],
-            "next": page[-1].name if len(found) > limit else None,
-        }
-    )
+    response = _list([views.node_json(node, labels.get(node.flavor or "")) for node in page])
+    if len(found) > limit:
+        query = request.GET.copy()
+        query["after"], query["limit"] = page[-1].name, str(limit)
+        response["Link"] = f'<{request.path}?{query.urlencode()}>; rel="next"'
+    return response
 
 
 @api.post("/nodes")
@@ -117,8 +117,9 @@ def patch_node(request: HttpRequest, reference: str, body: NodePatch) -> HttpRes
 
 
 @api.delete("/nodes/{reference}")
-def delete_node(request: HttpRequest, reference: str) -> HttpResponse:
-    nodes.delete(reference, _if_match(request))
+def delete_node(request: HttpRequest, reference: str, force: bool = False) -> HttpResponse:
+    """`force` forgets a node that is in use, too."""
+    nodes.delete(reference, _if_match(request), force=force)
     return HttpResponse(status=204)
 
 
@@ -129,7 +130,7 @@ def list_boots(
     limit: int = Query(50, ge=1, le=PAGE_MAX),  # type: ignore[type-arg]
 ) -> HttpResponse:
     """Boots, newest first."""
-    return JsonResponse({"boots": [views.boot_json(boot) for boot in nodes.boots(reference, limit)]})
+    return _list([views.boot_json(boot) for boot in nodes.boots(reference, limit)])
 
 
 @api.get("/nodes/{reference}/history")
@@ -139,7 +140,7 @@ def list_steps(
     limit: int = Query(100, ge=1, le=PAGE_MAX),  # type: ignore[type-arg]
 ) -> HttpResponse:
     """Steps, newest first."""
-    return JsonResponse({"steps": [views.step_json(step) for step in nodes.steps(reference, limit)]})
+    return _list([views.step_json(step) for step in nodes.steps(reference, limit)])
 
 
 @api.put("/nodes/{reference}/power")
@@ -164,7 +165,7 @@ def put_boot_label(request: HttpRequest, reference: str, body: BootLabelBody) ->
 
 @api.get("/flavors")
 def list_flavors(request: HttpRequest) -> HttpResponse:
-    return JsonResponse({"flavors": [views.flavor_json(flavor) for flavor in catalog.flavors()]})
+    return _list([views.flavor_json(flavor) for flavor in catalog.flavors()])
 
 
 @api.post("/flavors")
@@ -199,7 +200,7 @@ def delete_flavor(request: HttpRequest, name: str) -> HttpResponse:
 
 @api.get("/networks")
 def list_networks(request: HttpRequest) -> HttpResponse:
-    return JsonResponse({"networks": [views.network_json(network) for network in catalog.all_networks()]})
+    return _list([views.network_json(network) for network in catalog.all_networks()])
 
 
 @api.post("/networks")
@@ -221,6 +222,10 @@ def put_network(request: HttpRequest, name: str, body: NetworkBody) -> HttpRespo
 def delete_network(request: HttpRequest, name: str) -> HttpResponse:
     catalog.delete_network(name)
     return HttpResponse(status=204)
+
+
+def _list(items: list[dict[str, Any]]) -> HttpResponse:
+    return HttpResponse(json.dumps(items), content_type="application/json")
 
 
 def _node(node: Node, status: int = 200) -> HttpResponse:

@@ -64,7 +64,7 @@ def port_json(port: Port) -> dict[str, Any]:
 
 def boot_json(boot: BootRecord) -> dict[str, Any]:
     return {
-        "boot_id": boot.boot_id,
+        "id": boot.boot_id,
         "mode": boot.mode,
         "outcome": boot.outcome.value,
         "reason": boot.reason,

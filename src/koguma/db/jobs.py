@@ -129,7 +129,8 @@ async def _run(concurrency: int) -> bool:
 
 
 def watch_due_nodes() -> None:
-    """Queue jobs for nodes that are due and that no worker has: those whose wait is over, and those whose worker died."""
+    """Queue jobs for nodes that are due and that no worker has: those whose wait is over, and those whose worker died.
+    """
     tell_workers(due_nodes())
 
 

@@ -91,14 +91,15 @@ def patch(reference: str, values: Mapping[str, Any], version: int | None = None)
     return find(str(row.uuid))
 
 
-def delete(reference: str, version: int | None = None) -> None:
-    """Forget a node and give its addresses back. Raises VerbRefused while it is in use."""
+def delete(reference: str, version: int | None = None, *, force: bool = False) -> None:
+    """Forget a node and give its addresses back. Raises VerbRefused while it is in use, unless `force` is set."""
     with transaction.atomic():
         row = _locked(reference, version)
-        if ProvisionState(row.provision_state) not in DELETABLE and not row.maintenance:
+        if not (force or row.maintenance or ProvisionState(row.provision_state) in DELETABLE):
             allowed = ", ".join(sorted(state.value for state in DELETABLE))
             raise VerbRefused(
-                f"a node can be deleted in {allowed}, or in maintenance; it is {row.provision_state} (node {row.name})"
+                f"a node is forgotten in {allowed}, in maintenance or by force; it is {row.provision_state!r}"
+                f" (node {row.name})"
             )
         row.delete()
 
