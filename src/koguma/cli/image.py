@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from koguma.images.commits import Commit
     from koguma.images.diff import Diff
@@ -204,7 +204,7 @@ def diff(
         _print_diff(changes, stat=stat)
 
 
-@app.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@app.command()
 def edit(
     context: typer.Context,
     branch: Annotated[str, typer.Argument(help="The branch whose head to change.")],

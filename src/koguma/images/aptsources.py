@@ -50,7 +50,7 @@ def mirror_lines(suite: str, components: Sequence[str], sources: Iterable[Source
 
 
 def apt_settings() -> str:
-    """This machine's apt settings on proxies, retries and dates, as apt.conf text; needed where a mirror is a snapshot."""
+    """This machine's apt settings on proxies, retries and dates, as apt.conf text: a mirror may need them."""
     if shutil.which("apt-config") is None:
         return ""
     lines = run_tool(["apt-config", "dump"], timeout_s=30).splitlines()

@@ -1,7 +1,7 @@
 """From a recipe to a commit: mmdebstrap makes the root, hooks put in what the recipe says, the root is committed.
 
-Downloaded packages are kept under `cache/debs` of the repository for the next build. An unchanged recipe whose commit the
-branch's head is gives that commit again; `force` builds anew, for instance to take in newer packages.
+Downloaded packages are kept under `cache/debs` of the repository for the next build. An unchanged recipe gives the commit
+that is the branch's head again; `force` builds anew, for instance to take in newer packages.
 """
 
 from __future__ import annotations
@@ -88,8 +88,8 @@ def _make_root(
     customize.write_text(_customize_script(recipe, node, debs, work))
     mirrors = mirror_lines(recipe.suite, recipe.components, machine_sources())
     command = [
-        "mmdebstrap", f"--variant={recipe.variant}", f"--components={','.join(recipe.components)}", "--format=directory",
-        "--skip=essential/unlink", f"--setup-hook=sh {shlex.quote(str(setup))} \"$1\"",
+        "mmdebstrap", f"--variant={recipe.variant}", f"--components={','.join(recipe.components)}",
+        "--format=directory", "--skip=essential/unlink", f"--setup-hook=sh {shlex.quote(str(setup))} \"$1\"",
         f"--customize-hook=sh {shlex.quote(str(customize))} \"$1\"",
     ]  # fmt: skip
     if recipe.packages:
@@ -101,7 +101,7 @@ def _make_root(
 
 
 def _setup_script(debs: Path, settings: Path) -> str:
-    """Gives the new root the packages downloaded before and this machine's apt settings; the latter only for the build."""
+    """Gives the new root the packages downloaded before and, for the build only, this machine's apt settings."""
     return f"""set -eu
 mkdir -p "$1/var/cache/apt/archives" "$1/etc/apt/apt.conf.d"
 cp {shlex.quote(str(settings))} "$1/etc/apt/apt.conf.d/00koguma-build"
@@ -113,17 +113,19 @@ def _customize_script(recipe: Recipe, node: Path | None, debs: Path, work: Path)
     """What the recipe asks for beyond packages, in the order it promises."""
     lines = [
         "set -eu",
-        f"find \"$1/var/cache/apt/archives\" -maxdepth 1 -name '*.deb' -exec cp -lfu -t {shlex.quote(str(debs))} {{}} +",
+        f"cd {shlex.quote(str(debs))}",
+        "find \"$1/var/cache/apt/archives\" -maxdepth 1 -name '*.deb' -exec cp -lfu -t . {} +",
     ]
     if recipe.hostname:
-        lines.append(f"echo {shlex.quote(recipe.hostname)} > \"$1/etc/hostname\"")
+        lines.append(f'echo {shlex.quote(recipe.hostname)} > "$1/etc/hostname"')
     for number, file in enumerate(recipe.files):
         copy = work / f"file-{number}"
         copy.write_bytes(file.content)
         # Paths are resolved inside the root: an absolute link in it must not lead out to this machine.
         inside = shlex.quote(file.path)
+        write = f"cat > {inside} && chmod {file.mode:o} {inside}"
         lines.append(f'chroot "$1" mkdir -p -- "$(dirname -- {inside})"')
-        lines.append(f'chroot "$1" /bin/sh -c \'cat > "$1"; chmod {file.mode:o} "$1"\' sh {inside} < {shlex.quote(str(copy))}')
+        lines.append(f'chroot "$1" /bin/sh -c {shlex.quote(write)} < {shlex.quote(str(copy))}')
     if node:
         install = node / "stage2" / "install.sh"
         lines.append(f'sh {shlex.quote(str(install))} "$1"')

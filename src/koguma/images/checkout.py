@@ -109,7 +109,7 @@ def _create(store: ObjectStore, path: bytes, entry: Entry) -> None:
     if entry.kind == FILE:
         _write_file(store, path, entry)
     elif entry.kind == SYMLINK:
-        os.symlink(entry.target, path)
+        os.symlink(entry.target, path)  # noqa: PTH211 - names are bytes
     elif entry.kind == FIFO:
         os.mkfifo(path, 0o600)
     elif entry.kind in (CHARACTER, BLOCK):

@@ -1,4 +1,7 @@
-"""Commits: which tree, after which commits, by whom, when and why. A commit's bytes are canonical JSON; its id is their SHA-256."""
+"""Commits: which tree, after which commits, by whom, when and why.
+
+A commit's bytes are canonical JSON; its id is their SHA-256.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What dpkg's own files in a tree say: installed packages, their versions, the architecture. dpkg itself is never run."""
+"""What dpkg's own files in a tree say: installed packages, versions, the architecture. dpkg itself is never run."""
 
 from __future__ import annotations
 

@@ -81,9 +81,9 @@ def _squashfs(stream: Iterator[bytes], root: Entry, output: Path, progress: Call
     root_time = (NORMAL_MTIME_NS if root.mtime_ns is None else root.mtime_ns) // 10**9
     command = [
         "mksquashfs", "-", str(output), "-tar", "-comp", "zstd", "-Xcompression-level", str(SQUASHFS_ZSTD_LEVEL),
-        "-mkfs-time", str(TIME_S), "-reproducible", "-exit-on-error", "-no-exports", "-no-progress", "-quiet", "-noappend",
-        "-no-recovery", "-mem", SQUASHFS_MEMORY,
-        "-root-mode", f"{root.mode:o}", "-root-uid", str(root.uid), "-root-gid", str(root.gid), "-root-time", str(root_time),
+        "-mkfs-time", str(TIME_S), "-reproducible", "-exit-on-error", "-no-exports", "-no-progress", "-quiet",
+        "-noappend", "-no-recovery", "-mem", SQUASHFS_MEMORY, "-root-mode", f"{root.mode:o}",
+        "-root-uid", str(root.uid), "-root-gid", str(root.gid), "-root-time", str(root_time),
     ]  # fmt: skip
     with tempfile.TemporaryFile() as said:
         try:

@@ -1,7 +1,7 @@
 """Reads, hashes and stores files in parallel.
 
-SHA-256 and zstd release the interpreter's lock, so threads use all cores; small files travel in batches, because handing
-over each one alone would cost more than hashing it.
+SHA-256 and zstd release the interpreter's lock, so threads use all cores; small files travel in batches, because
+handing over each one alone would cost more than hashing it.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ import stat
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from hashlib import sha256
 from types import TracebackType
 from typing import Self
 
 from koguma.images.errors import TreeError
-from koguma.images.objects import BLOB, STREAM_MIN_BYTES, ObjectWriter, Prepared, prepare_hashed
+from koguma.images.objects import BLOB, STREAM_MIN_BYTES, ObjectWriter, prepare_hashed
 
 Done = Callable[[bytes, int], None]
 """Told the digest and size of a file once it is stored, in the thread that called `add` or `finish`."""
@@ -53,6 +54,13 @@ class FileHasher:
         if self._batch_bytes >= _BATCH_BYTES or len(self._batch) >= _BATCH_FILES:
             self._submit()
 
+    def add_bytes(self, content: bytes, done: Done) -> None:
+        """Store a content that is at hand; it counts as a file."""
+        self._batch.append((content, -1, done))
+        self._batch_bytes += len(content)
+        if self._batch_bytes >= _BATCH_BYTES or len(self._batch) >= _BATCH_FILES:
+            self._submit()
+
     def finish(self) -> None:
         """Wait for everything; the first error of any thread is raised here."""
         self._submit()
@@ -78,17 +86,14 @@ class FileHasher:
 
 
 def store_files(writer: ObjectWriter, work: list[tuple[bytes, int]]) -> list[tuple[bytes, int]]:
-    """Store these files and return digest and size of each, in order."""
+    """Store these files (path and expected size) or contents (size -1); returns digest and size of each, in order."""
     results, prepared = [], []
     for path, expected in work:
-        descriptor = _open_regular(path)
-        try:
-            if expected >= STREAM_MIN_BYTES:
+        if expected >= STREAM_MIN_BYTES:
+            with _opened(path) as descriptor:
                 results.append(writer.add_stream(_pieces(descriptor)))
-                continue
-            content = _read_all(descriptor, expected)
-        finally:
-            os.close(descriptor)
+            continue
+        content = path if expected < 0 else _content(path, expected)
         digest = sha256(content).digest()
         results.append((digest, len(content)))
         if writer.claim(digest):
@@ -98,10 +103,18 @@ def store_files(writer: ObjectWriter, work: list[tuple[bytes, int]]) -> list[tup
     return results
 
 
-def store_bytes(writer: ObjectWriter, content: bytes) -> Prepared | None:
-    """Prepare content for the writer unless it is stored already."""
-    digest = sha256(content).digest()
-    return prepare_hashed(BLOB, content, digest) if writer.claim(digest) else None
+def _content(path: bytes, expected: int) -> bytes:
+    with _opened(path) as descriptor:
+        return _read_all(descriptor, expected)
+
+
+@contextmanager
+def _opened(path: bytes) -> Iterator[int]:
+    descriptor = _open_regular(path)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def _open_regular(path: bytes) -> int:

@@ -36,7 +36,7 @@ def entry_of(path: bytes, name: bytes, status: os.stat_result, mtime_ns: int | N
         raise TreeError(f"a tree may not hold sockets; remove it and commit again, got {os.fsdecode(path)!r}")
     target, device = b"", (0, 0)
     if kind == SYMLINK:
-        target = os.readlink(path)
+        target = os.readlink(path)  # noqa: PTH115 - names are bytes
         if len(target) > TARGET_MAX_BYTES:
             raise TreeError(
                 f"a symbolic link's target has at most {TARGET_MAX_BYTES} bytes, got {len(target)} ({path!r})"

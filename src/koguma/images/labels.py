@@ -1,7 +1,7 @@
 """Labels and boot artifacts: what makes every branch, tag and commit bootable by itself. Owns `boot/` of a repository.
 
-`update_labels` is the ref-update hook. It works from what it finds, not from what happened: whatever was interrupted, the
-next run completes. An artifact directory appears whole, by rename; labels.json names only artifacts that are there.
+`update_labels` is the ref-update hook. It works from what it finds, not from what happened: whatever was interrupted,
+the next run completes. An artifact directory appears whole, by rename; labels.json names only artifacts that are there.
 """
 
 from __future__ import annotations

@@ -108,10 +108,7 @@ class ObjectStore:
     def read(self, object_id: bytes) -> bytes:
         """The whole content of an object. Raises ObjectMissingError or CorruptError."""
         reader, place = self._find(object_id)
-        found, payload = reader.payload(object_id, place)
-        if found.codec == RAW:
-            return payload
-        return self._decompress(found, payload)
+        return self._content(*reader.payload(object_id, place))
 
     def read_verified(self, object_id: bytes) -> bytes:
         """As `read`, but the digest is verified too: for the objects that everything else hangs on."""
@@ -122,13 +119,18 @@ class ObjectStore:
 
     def chunks(self, object_id: bytes) -> Iterator[bytes]:
         """The content of an object in pieces, for contents too large to hold; checked when the last piece is read."""
-        reader, (offset, stored) = self._find(object_id)
-        if stored < STREAM_MIN_BYTES:
-            found = reader.header(object_id, offset)
-            if found.size < STREAM_MIN_BYTES:
-                yield self.read(object_id)
-                return
-        found = reader.header(object_id, offset)
+        reader, _ = self._find(object_id)
+        yield from self.chunks_in(reader, object_id)
+
+    def chunks_in(self, reader: PackReader, object_id: bytes) -> Iterator[bytes]:
+        """As `chunks`, of the copy in one certain pack."""
+        place = reader.find(object_id)
+        if place is None:
+            raise ObjectMissingError(f"object {object_id.hex()} is not in its pack ({reader.path})")
+        found = reader.header(object_id, place[0])
+        if found.size < STREAM_MIN_BYTES and found.stored < STREAM_MIN_BYTES:
+            yield self._content(*reader.payload(object_id, place))
+            return
         pieces = reader.payload_chunks(found)
         size = 0
         for piece in pieces if found.codec == RAW else self._decompress_pieces(found, pieces):
@@ -179,9 +181,11 @@ class ObjectStore:
                 break
         raise ObjectMissingError(f"object {object_id.hex()} is in no pack ({self.directory})")
 
-    def _decompress(self, found: Stored, payload: bytes) -> bytes:
+    def _content(self, found: Stored, payload: bytes) -> bytes:
         try:
-            content = _decompressor().decompress(payload, max_output_size=found.size)
+            content: bytes = (
+                payload if found.codec == RAW else _decompressor().decompress(payload, max_output_size=found.size)
+            )
         except zstandard.ZstdError as error:
             raise CorruptError(f"object {found.id.hex()} cannot be decompressed: {error}") from None
         if len(content) != found.size:

@@ -1,17 +1,17 @@
 """Recipes: a Debian root described in TOML, validated before anything is built.
 
-    suite = "bookworm"
-    packages = ["linux-image-amd64", "openssh-server"]
-    components = ["main"]            # default
-    variant = "minbase"              # mmdebstrap's; default
-    hostname = "compute"             # optional
-    node = true                      # install Koguma's node files; default false
-    commands = ["systemctl enable ssh"]   # run in the root, in order, by its /bin/sh
+suite = "bookworm"
+packages = ["linux-image-amd64", "openssh-server"]
+components = ["main"]            # default
+variant = "minbase"              # mmdebstrap's; default
+hostname = "compute"             # optional
+node = true                      # install Koguma's node files; default false
+commands = ["systemctl enable ssh"]   # run in the root, in order, by its /bin/sh
 
-    [[files]]                        # written before the commands run
-    path = "/etc/motd"
-    content = "hello"                # or source = "motd", relative to the recipe
-    mode = "0644"                    # default; owner and group are root
+[[files]]                        # written before the commands run
+path = "/etc/motd"
+content = "hello"                # or source = "motd", relative to the recipe
+mode = "0644"                    # default; owner and group are root
 """
 
 from __future__ import annotations

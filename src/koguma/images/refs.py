@@ -1,8 +1,8 @@
 """Branches, tags, HEAD and their logs: names of commits that change atomically, compare-and-swap, under one lock.
 
-Owns `refs/`, `logs/` and `HEAD` of a repository (drawn in FORMAT.md). Knows nothing of commits but that their ids have 64
-hex digits. A ref is a file of its own, replaced by rename; its log line is written before, and a last log line that does
-not describe the present value is one whose change did not happen.
+Owns `refs/`, `logs/` and `HEAD` of a repository (drawn in FORMAT.md). Knows nothing of commits but that their ids have
+64 hex digits. A ref is a file of its own, replaced by rename; its log line is written before, and a last log line that
+does not describe the present value is one whose change did not happen.
 """
 
 from __future__ import annotations

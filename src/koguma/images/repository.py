@@ -53,7 +53,7 @@ class Repository:
 
     @classmethod
     def init(cls, path: Path) -> Repository:
-        """Make a repository with a signing key. One that is there stays as it is, whole again if its making was cut short."""
+        """Make a repository with a signing key. One whose making was cut short is completed."""
         path = path.absolute()
         if not (path / _MARKER).exists() and path.exists() and any(path.iterdir()) and not (path / "packs").is_dir():
             raise RepositoryError(f"a new repository needs a new or empty directory, got {str(path)!r}")
@@ -191,7 +191,7 @@ class Repository:
         author: str | None = None,
         notes: Mapping[str, str] | None = None,
     ) -> Commit:
-        """Store a commit of a stored tree, unless its only parent has that very tree: then that parent is the answer."""
+        """Store a commit of a stored tree; when its only parent has that very tree, that parent is the answer."""
         if len(parents) == 1 and (parent := self.commit(parents[0])).tree == root.hex():
             return parent
         commit = Commit(
@@ -236,7 +236,7 @@ class Repository:
         return ref
 
     def update_labels(self, progress: Callable[[str, int], None] | None = None) -> LabelState:
-        """The ref-update hook: make missing boot artifacts, publish the labels, say which commits have none and why."""
+        """The ref-update hook: make missing boot artifacts, publish labels, say which commits have none and why."""
         from koguma.images.labels import update_labels  # noqa: PLC0415
 
         return update_labels(self, progress)

@@ -1,7 +1,7 @@
 """Ed25519 keys and signatures of manifests. Owns `keys/` of a repository.
 
-`keys/signing.pem` (PKCS#8, mode 0600) signs; `keys/trusted/<key id>.pem` are what machines accept. A signature file holds
-one line per key, `<key id> <base64>`, so that keys can be rotated without a moment when nothing is accepted.
+`keys/signing.pem` (PKCS#8, mode 0600) signs; `keys/trusted/<key id>.pem` are what machines accept. A signature file
+holds one line per key, `<key id> <base64>`, so that keys can be rotated without a moment when nothing is accepted.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The stat cache: what a tree looked like when it was last committed, so that unchanged files are not read again.
 
-It is only ever a shortcut: deleting it costs time, never correctness. One file per committed directory and way of keeping
-times, drawn in FORMAT.md. A directory's signature holds, for each name in it, inode number, ctime, size and mode. The
-ctime changes whenever content or any attribute does and cannot be set by a program.
+It is only ever a shortcut: deleting it costs time, never correctness. One file per committed directory and way of
+keeping times, drawn in FORMAT.md. A directory's signature holds, for each name in it, inode number,
+ctime, size and mode. The ctime changes whenever content or any attribute does and cannot be set by a program.
 """
 
 from __future__ import annotations

@@ -85,7 +85,7 @@ def _header(name: bytes, entry: Entry, kind: bytes, target: bytes) -> bytes:
     if mtime_ns % 10**9 or not 0 <= seconds <= _SIZE_MAX:
         records.append((b"mtime", _decimal(mtime_ns)))
     plain = _plain(name, entry, kind, target, size, seconds)
-    if not records or kind == _HARD_LINK and not (len(name) > 100 or len(target) > 100):
+    if not records or (kind == _HARD_LINK and len(name) <= 100 and len(target) <= 100):
         return plain
     body = b"".join(_record(key, value) for key, value in records)
     padding = bytes(-len(body) % _BLOCK)

@@ -1,7 +1,7 @@
 """The manifest of a boot artifact: what it consists of, by size and SHA-256. Its signed bytes are its form.
 
 `koguma.images` writes it, the boot service serves it, stage 1 verifies it. Two formats share one class: that of a
-commit (`koguma-manifest/1`: kernel, initrd and root) and that of stage 1 itself (`koguma-stage1/1`: no root, no commit).
+commit (`koguma-manifest/1`: kernel, initrd, root) and that of stage 1 itself (`koguma-stage1/1`: no root, no commit).
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ def _check_manifest(manifest: Manifest) -> None:
 def _check_commit_part(manifest: Manifest) -> None:
     _check_text(_DIGEST, manifest.commit, "commit")
     _check_text(_DIGEST, manifest.tree, "tree")
-    if manifest.root_format not in _ROOT_NAMES:
+    if not isinstance(manifest.root_format, str) or manifest.root_format not in _ROOT_NAMES:
         raise InvalidValue(f"a manifest's root_format is squashfs or erofs, got {shown(manifest.root_format)}")
     _check_size(manifest.unpacked_size_bytes, "unpacked_size_bytes")
 

@@ -1,0 +1,357 @@
+"""Edits: a branch's head as a writable work tree, at once and whatever its size; `commit_edit` keeps what changed.
+
+The head's root image is mounted below an overlay whose upper layer is a directory of the repository. All mounts live
+in a namespace of the session's processes and end with them, also after kill -9; what was changed stays in the upper
+layer until it is committed or discarded. Owns `edit/` of a repository (drawn in FORMAT.md).
+
+In the session: the host's network and name servers, /proc, /sys (read-only), a /dev of its own, /run and /tmp that are
+not kept, and apt with the package lists and archives of a cache outside the image. A policy-rc.d keeps services from
+starting. These helps lie in a layer between image and changes, so that they are never part of a commit.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from pathlib import Path
+from urllib.parse import quote
+
+from koguma.images.aptsources import apt_settings
+from koguma.images.checkout import apply_attributes
+from koguma.images.commits import Commit
+from koguma.images.draft import Folder, store_root
+from koguma.images.errors import EditError, ImageError
+from koguma.images.export import export
+from koguma.images.files import locked, remove_tree, write_atomically
+from koguma.images.hashing import FileHasher
+from koguma.images.overlay import apply_upper
+from koguma.images.refs import RefKind
+from koguma.images.repository import Committed, Repository
+from koguma.images.trees import DIRECTORY, Entry, Read, decode, resolve
+
+POLICY = b"#!/bin/sh\n# Services do not start while an image is edited.\nexit 101\n"
+_MOUNT_POINTS = (b"proc", b"sys", b"dev", b"run", b"tmp")
+_LISTS_MAX_AGE_S = 24 * 3600
+_APT_SLOTS = 64
+_PASSED_ON = (
+    "TERM",
+    "LANG",
+    "LC_ALL",
+    "http_proxy",
+    "https_proxy",
+    "no_proxy",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "NO_PROXY",
+)
+
+_SCRIPT = r"""
+set -eu
+image=$1 apt=$2; shift 2
+mount -t tmpfs -o mode=0700 koguma mnt
+mkdir mnt/image mnt/root
+mount -t squashfs -o loop,ro "$image" mnt/image
+layers=lowerdir=aid:mnt/image,upperdir=upper,workdir=work
+mount -t overlay -o $layers,redirect_dir=off,metacopy=off,index=off koguma mnt/root
+root=mnt/root
+mount -t proc proc $root/proc
+mount -t sysfs -o ro sysfs $root/sys
+mount -t tmpfs -o mode=0755,nosuid,size=16m koguma $root/dev
+for device in null zero full random urandom tty; do
+  : > $root/dev/$device
+  mount --bind /dev/$device $root/dev/$device
+done
+mkdir $root/dev/pts $root/dev/shm
+mount -t devpts -o newinstance,ptmxmode=0666,mode=0620,gid=5 devpts $root/dev/pts
+mount -t tmpfs -o mode=1777,nosuid,nodev koguma $root/dev/shm
+ln -s pts/ptmx $root/dev/ptmx
+ln -s /proc/self/fd $root/dev/fd
+ln -s fd/0 $root/dev/stdin
+ln -s fd/1 $root/dev/stdout
+ln -s fd/2 $root/dev/stderr
+mount -t tmpfs -o mode=0755,nosuid,nodev koguma $root/run
+mount -t tmpfs -o mode=1777,nosuid,nodev koguma $root/tmp
+mkdir -p $root/run/lock $root/run/koguma
+cp apt.conf $root/run/koguma/apt.conf
+if [ -n "$apt" ]; then
+  mount --bind "$apt/lists" $root/var/lib/apt/lists
+  mount --bind "$apt/cache" $root/var/cache/apt
+fi
+hostname koguma-edit
+cd $root
+status=0
+chroot . "$@" || status=$?
+exit $status
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """What is written down of a pending edit."""
+
+    base: str
+    """The commit it started from."""
+    committed: str | None = None
+    """The commit made of it, written before the branch moves: after a crash it tells a finished edit from a pending
+    one."""
+
+
+def edit(
+    repository: Repository, branch: str, command: Sequence[str], *, say: Callable[[str], None] = lambda _: None
+) -> int:
+    """Run a command (or a shell) in the branch's work tree; returns its exit status. A pending edit goes on."""
+    if os.geteuid() != 0:
+        raise EditError(f"an edit needs root for its mounts, got user id {os.geteuid()} (branch {branch})")
+    folder = _folder(repository, branch)
+    with _alone(repository, branch):
+        base = _begin(repository, branch, folder)
+        image = _root_image(repository, base, say)
+        root = repository.root(base)
+        _prepare_aid(repository.objects.read, root, folder)
+        with _apt_cache(repository, root) as apt:
+            if apt and _lists_are_old(apt):
+                say("fetching package lists")
+                if _run(folder, image, apt, ["apt-get", "-qq", "update"], quiet=True) != 0:
+                    say("package lists could not be fetched; apt works with what there is")
+            status = _run(
+                folder, image, apt, command or ["/bin/sh", "-c", "[ -x /bin/bash ] && exec /bin/bash; exec /bin/sh"]
+            )
+    say(f"what changed is kept; commit it with: koguma image commit -b {branch} -m MESSAGE")
+    return status
+
+
+def commit_edit(
+    repository: Repository,
+    branch: str,
+    message: str,
+    *,
+    author: str | None = None,
+    keep_times: bool = False,
+) -> Committed:
+    """Commit what the branch's pending edit changed; costs what changed, not the image's size."""
+    folder = _folder(repository, branch)
+    with _alone(repository, branch):
+        session = _pending(repository, branch, folder)
+        if session is None:
+            raise EditError(
+                f"there is no pending edit of branch {branch!r}; start one with: koguma image edit {branch},"
+                f" or name a directory to commit"
+            )
+        base = repository.commit(session.base)
+        with repository.objects.writing() as writer:
+            draft = Folder(repository.root(base), repository.objects.read)
+            with FileHasher(writer) as hasher:
+                apply_upper(os.fsencode(folder / "upper"), draft, hasher, keep_times=keep_times)
+            made = repository.add_commit(writer, store_root(draft, writer), [base.id], message, author=author)
+        _write_session(folder, Session(base.id, made.id))
+        done = repository.publish(made, branch, base.id)
+        remove_tree(folder)
+        return done
+
+
+def discard(repository: Repository, branch: str) -> None:
+    """Throw a pending edit away."""
+    with _alone(repository, branch):
+        remove_tree(_folder(repository, branch))
+
+
+def pending_edits(repository: Repository) -> list[str]:
+    """The branches that have one."""
+    from urllib.parse import unquote  # noqa: PLC0415 - one use
+
+    return sorted(unquote(path.parent.name) for path in (repository.path / "edit").glob("*/session.json"))
+
+
+def _folder(repository: Repository, branch: str) -> Path:
+    return repository.path / "edit" / quote(branch, safe="")
+
+
+@contextmanager
+def _alone(repository: Repository, branch: str) -> Iterator[None]:
+    """One process at a time works on a branch's edit; a second one is told at once instead of waiting for a shell."""
+    lock = repository.path / "locks" / f"edit-{quote(branch, safe='')}"
+    try:
+        with locked(lock, timeout_s=0, what=f"the edit of branch {branch!r}"):
+            yield
+    except ImageError as error:
+        if str(lock) in str(error):
+            raise EditError(f"an edit of branch {branch!r} is open in another process; leave it first") from None
+        raise
+
+
+def _begin(repository: Repository, branch: str, folder: Path) -> Commit:
+    """The commit a pending or new edit lies over."""
+    session = _pending(repository, branch, folder)
+    if session is None:
+        head = repository.refs.get(RefKind.BRANCH, branch)
+        if head is None:
+            raise EditError(f"an edit needs a branch, there is none named {branch!r}; koguma image branch lists them")
+        remove_tree(folder)
+        folder.mkdir(mode=0o700)
+        for name in ("upper", "work", "mnt"):
+            (folder / name).mkdir()
+        root = repository.root(repository.commit(head))
+        apply_attributes(os.fsencode(folder / "upper"), root._replace(mtime_ns=root.mtime_ns))
+        session = Session(head)
+        _write_session(folder, session)
+    return repository.commit(session.base)
+
+
+def _pending(repository: Repository, branch: str, folder: Path) -> Session | None:
+    """The pending edit; one that was committed before a crash could clear it away is cleared away here."""
+    try:
+        session = Session(**json.loads((folder / "session.json").read_bytes()))
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError) as error:
+        raise EditError(f"an edit's session.json must be readable: {error} ({folder})") from None
+    head = repository.refs.get(RefKind.BRANCH, branch)
+    if session.committed and session.committed in (
+        change.new for change in repository.refs.log(RefKind.BRANCH, branch)
+    ):
+        remove_tree(folder)
+        return None
+    if session.base != head:
+        raise EditError(
+            f"the pending edit of {branch!r} must lie over the branch's head, it started from {session.base[:12]} and"
+            f" the head is {(head or 'none')[:12]}; discard it with: koguma image edit {branch} --discard"
+        )
+    return session
+
+
+def _write_session(folder: Path, session: Session) -> None:
+    write_atomically(folder / "session.json", json.dumps(asdict(session)).encode())
+
+
+def _root_image(repository: Repository, base: Commit, say: Callable[[str], None]) -> Path:
+    """The squashfs of the base: its boot artifact's where there is one, else made once for its tree."""
+    if image := repository.root_image(base.tree):
+        return image
+    say("making the root image of the branch's head")
+    image = repository.path / "cache" / "images" / f"{base.tree}.squashfs"
+    image.parent.mkdir(exist_ok=True)
+    temporary = image.with_name(f".{image.name}.{os.getpid()}")
+    export(repository.objects, base.tree, repository.root(base), "squashfs", temporary, repository.path / "tmp")
+    temporary.rename(image)
+    return image
+
+
+def _prepare_aid(read: Read, root: Entry, folder: Path) -> None:
+    """Lay out the layer that lies between image and changes, its directories with the image's own attributes."""
+    aid = folder / "aid"
+    remove_tree(aid)
+    aid.mkdir()
+    touched: dict[bytes, Entry] = {b"": root}
+    for point in _MOUNT_POINTS:
+        if resolve(read, root, point) is None:
+            (aid / os.fsdecode(point)).mkdir()
+    for place, name, content, mode in (
+        (b"usr/sbin", b"policy-rc.d", POLICY, 0o755),
+        (b"etc", b"resolv.conf", _resolv_conf(), 0o644),
+    ):
+        found = resolve(read, root, place)
+        if found is None or found[1].kind != DIRECTORY:
+            continue
+        directory = aid / os.fsdecode(found[0])
+        directory.mkdir(parents=True, exist_ok=True)
+        path = directory / os.fsdecode(name)
+        path.write_bytes(content)
+        path.chmod(mode)
+        touched |= _chain(read, root, found[0])
+    for path_bytes, entry in sorted(touched.items(), reverse=True):
+        apply_attributes(os.fsencode(aid) + (b"/" + path_bytes if path_bytes else b""), entry)
+    write_atomically(folder / "apt.conf", apt_settings().encode())
+
+
+def _chain(read: Read, root: Entry, path: bytes) -> dict[bytes, Entry]:
+    """The directories on the way to a path, with their entries."""
+    found, here, done = {}, root, b""
+    for part in path.split(b"/"):
+        here = next(entry for entry in decode(read(here.digest)) if entry.name == part)
+        done = done + b"/" + part if done else part
+        found[done] = here
+    return found
+
+
+def _resolv_conf() -> bytes:
+    try:
+        return Path("/etc/resolv.conf").read_bytes()
+    except OSError:
+        return b""
+
+
+@contextmanager
+def _apt_cache(repository: Repository, root: Entry) -> Iterator[Path | None]:
+    """A cache of package lists and archives for trees with these apt sources, for this edit alone; None without apt."""
+    read = repository.objects.read
+    places = [resolve(read, root, place) for place in (b"var/lib/apt/lists", b"var/cache/apt", b"usr/bin/apt-get")]
+    if not all(places):
+        yield None
+        return
+    sources = [resolve(read, root, place) for place in (b"etc/apt/sources.list", b"etc/apt/sources.list.d")]
+    key = sha256(b"".join(found[1].digest for found in sources if found)).hexdigest()[:16]
+    for slot in range(_APT_SLOTS):
+        cache = repository.path / "cache" / "apt" / key / str(slot)
+        for name in ("lists", "cache"):
+            (cache / name).mkdir(parents=True, exist_ok=True)
+        try:
+            with locked(cache / "lock", timeout_s=0):
+                yield cache
+                return
+        except ImageError as error:
+            if str(cache / "lock") not in str(error):
+                raise
+    raise EditError(f"at most {_APT_SLOTS} edits may be open at once")
+
+
+def _lists_are_old(apt: Path) -> bool:
+    """Whether apt has no package lists yet, or ones of yesterday."""
+    newest = max((path.stat().st_mtime for path in (apt / "lists").glob("*_*Release")), default=0.0)
+    stamp = apt / "lists" / "partial"
+    fetched = stamp.stat().st_mtime if stamp.exists() else 0.0
+    return newest == 0 or time.time() - fetched > _LISTS_MAX_AGE_S
+
+
+def _run(folder: Path, image: Path, apt: Path | None, command: Sequence[str], *, quiet: bool = False) -> int:
+    """Run a command in the session's namespaces and wait for it; interrupts are the command's own business."""
+    arguments = [
+        "unshare", "--mount", "--propagation", "private", "--uts", "--pid", "--fork", "--kill-child", "--",
+        "/bin/sh", "-c", _SCRIPT, "koguma-edit", str(image), str(apt or ""), *command,
+    ]  # fmt: skip
+    (folder / "mnt").mkdir(exist_ok=True)
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        return subprocess.run(
+            arguments,
+            cwd=folder,
+            env=_environment(),
+            check=False,
+            stdin=subprocess.DEVNULL if quiet else None,
+            stdout=subprocess.DEVNULL if quiet else None,
+            stderr=subprocess.DEVNULL if quiet else None,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        ).returncode
+    except FileNotFoundError:
+        raise EditError("an edit needs unshare, it was not found on PATH (package util-linux)") from None
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _environment() -> dict[str, str]:
+    environment = {name: value for name in _PASSED_ON if (value := os.environ.get(name))}
+    environment |= {
+        "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        "HOME": "/root",
+        "APT_CONFIG": "/run/koguma/apt.conf",
+        "KOGUMA_EDIT": "1",
+    }
+    if not os.isatty(0):
+        environment["DEBIAN_FRONTEND"] = "noninteractive"
+    return environment
