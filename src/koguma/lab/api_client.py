@@ -26,33 +26,33 @@ class ApiClient:
             return False
 
     def nodes(self) -> list[dict[str, Any]]:
-        return self._list("nodes", "nodes")
+        return self._list("nodes")
 
     def node(self, reference: str) -> dict[str, Any]:
         """By name or UUID."""
-        return self._call("GET", f"nodes/{reference}")
+        return _an_object(self._call("GET", f"nodes/{reference}"), f"{self.url}/nodes/{reference}")
 
     def boots(self, reference: str, limit: int = 5) -> list[dict[str, Any]]:
         """Boot records, newest first."""
-        return self._list(f"nodes/{reference}/boots?limit={limit}", "boots")
+        return self._list(f"nodes/{reference}/boots?limit={limit}")
 
     def networks(self) -> list[dict[str, Any]]:
-        return self._list("networks", "networks")
+        return self._list("networks")
 
     def flavors(self) -> list[dict[str, Any]]:
-        return self._list("flavors", "flavors")
+        return self._list("flavors")
 
     def create(self, noun: str, values: dict[str, Any]) -> None:
         """`noun` is `networks` or `flavors`."""
         self._call("POST", noun, values)
 
-    def _list(self, path: str, key: str) -> list[dict[str, Any]]:
-        items = self._call("GET", path).get(key)
-        if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
-            raise ApiError(f"the API must answer a list of {key}, got {str(items)[:200]} ({self.url}/{path})")
-        return items
+    def _list(self, path: str) -> list[dict[str, Any]]:
+        items = self._call("GET", path)
+        if not isinstance(items, list):
+            raise ApiError(f"the API must answer a JSON array, got {str(items)[:200]} ({self.url}/{path})")
+        return [_an_object(item, f"{self.url}/{path}") for item in items]
 
-    def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+    def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
         url = f"{self.url}/{path}"
         try:
             answer = httpx.request(method, url, json=body, timeout=TIMEOUT_S)
@@ -61,9 +61,12 @@ class ApiClient:
         if not answer.is_success:
             raise ApiError(f"the API answered {answer.status_code}: {answer.text[:300]} ({method} {url})")
         try:
-            values = answer.json()
+            return answer.json()
         except ValueError:
-            values = None
-        if not isinstance(values, dict):
-            raise ApiError(f"the API must answer a JSON object, got {answer.text[:200]!r} ({url})")
-        return values
+            raise ApiError(f"the API must answer JSON, got {answer.text[:200]!r} ({url})") from None
+
+
+def _an_object(value: Any, place: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ApiError(f"the API must answer JSON objects, got {str(value)[:200]} ({place})")
+    return value

@@ -25,7 +25,7 @@ class MachineStatus:
     console_log: str
     macs: tuple[str, ...]
     lldp_ports: tuple[str, ...]
-    """The switch ports of its network cards, as the cards hear them over LLDP."""
+    """The switch ports its network cards are cabled to, whose names the cards hear over LLDP."""
 
 
 @dataclass(frozen=True)
