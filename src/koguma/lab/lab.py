@@ -29,6 +29,9 @@ from koguma.lab.switch import Switch
 CONTROLLER_PORTS = {Vlan.PROVISIONING: ("ctl-prov", "prov"), Vlan.BMC: ("ctl-bmc", "bmc")}
 """VLAN -> the switch's port and the controller's interface."""
 
+CONTROLLER_IPV6 = "fd4b:6f67:756d::1/64"
+"""A unique local address on the provisioning VLAN; see docs/operating/network.md."""
+
 
 class Lab:
     """One lab, with a Koguma of its own where a site is given. Constructing it touches nothing."""
@@ -135,6 +138,8 @@ class Lab:
             netns.add_veth(plan.switch_namespace, port, namespace, link)
             self.switch.connect(port, vlan)
         netns.set_address(namespace, "prov", f"{plan.controller_address}/{plan.provisioning.prefixlen}")
+        # With it, the boot service answers iPXE's router solicitations, which spares every boot a wait of 16 s.
+        netns.set_ipv6_address(namespace, "prov", CONTROLLER_IPV6)
         netns.set_address(namespace, "bmc", f"{plan.controller_bmc_address}/{plan.bmc.prefixlen}")
 
     def _connect_machine(self, machine: Machine) -> None:

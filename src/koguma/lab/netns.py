@@ -132,6 +132,17 @@ def set_address(namespace: str, link: str, cidr: str) -> None:
     run(["ip", "-n", namespace, "address", "replace", cidr, "dev", link])
 
 
+def set_ipv6_address(namespace: str, link: str, cidr: str) -> None:
+    """Switch IPv6 on for one link and give it an address, usable at once: nobody else could have the same."""
+    with inside(namespace):
+        knobs = Path(f"/proc/sys/net/ipv6/conf/{link}")
+        if not knobs.exists():
+            return  # a kernel without IPv6
+        (knobs / "accept_dad").write_text("0", encoding="ascii")
+        (knobs / "disable_ipv6").write_text("0", encoding="ascii")
+    run(["ip", "-n", namespace, "-6", "address", "replace", cidr, "dev", link, "nodad"])
+
+
 def _setns(descriptor: int, name: str) -> None:
     if _libc.setns(descriptor, CLONE_NEWNET) != 0:
         raise LabError(f"a network namespace cannot be entered: {os.strerror(ctypes.get_errno())} ({name})")
