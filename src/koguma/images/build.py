@@ -1,7 +1,7 @@
 """From a recipe to a commit: mmdebstrap makes the root, hooks put in what the recipe says, the root is committed.
 
-Downloaded packages are kept under `cache/debs` of the repository for the next build. An unchanged recipe gives the commit
-that is the branch's head again; `force` builds anew, for instance to take in newer packages.
+Downloaded packages are kept under `cache/debs` of the repository for the next build. An unchanged recipe gives the
+commit that is the branch's head again; `force` builds anew, for instance to take in newer packages.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def build(
 def node_directory() -> Path:
     """The directory of the code that is shipped to machines: KOGUMA_NODE_DIR, else `node/` of this checkout."""
     named = os.environ.get("KOGUMA_NODE_DIR")
-    path = Path(named) if named else Path(__file__).resolve().parents[3] / "node"
+    path = Path(named).resolve() if named else Path(__file__).resolve().parents[3] / "node"
     if not (path / "stage2" / "install.sh").is_file():
         raise RecipeError(f"node = true needs Koguma's node code, there is no stage2/install.sh in {str(path)!r}")
     return path
@@ -166,7 +166,10 @@ def _run(command: list[str], log: Path, say: Callable[[str], None]) -> None:
                 say(line.decode(errors="replace").strip())
         status = process.wait(_TIMEOUT_S)
     if status != 0:
-        raise ToolError(f"mmdebstrap failed with status {status}: {last_words(log.read_bytes())}")
+        kept_log = log.parents[2] / "cache" / "build.log"
+        shutil.copyfile(log, kept_log)
+        words = b"\n".join(line for line in log.read_bytes().splitlines() if not line.startswith((b"I: ", b"E: ")))
+        raise ToolError(f"mmdebstrap failed with status {status}: {last_words(words)} (all it said is in {kept_log})")
 
 
 def _directory_digest(folder: Path) -> str:

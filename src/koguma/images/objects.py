@@ -192,14 +192,27 @@ class ObjectStore:
             raise CorruptError(f"object {found.id.hex()} must have {found.size} bytes, got {len(content)}")
         return content
 
-    def _decompress_pieces(self, found: Stored, pieces: Iterable[bytes]) -> Iterator[bytes]:
-        stream = zstandard.ZstdDecompressor().decompressobj()
-        try:
-            for piece in pieces:
-                if content := stream.decompress(piece):
+    def _decompress_pieces(self, found: Stored, pieces: Iterator[bytes]) -> Iterator[bytes]:
+        """Content in pieces of bounded size, however well it was compressed."""
+        with zstandard.ZstdDecompressor().stream_reader(_Pieces(pieces)) as stream:
+            try:
+                while content := stream.read(_CHUNK_BYTES):
                     yield content
-        except zstandard.ZstdError as error:
-            raise CorruptError(f"object {found.id.hex()} cannot be decompressed: {error}") from None
+            except zstandard.ZstdError as error:
+                raise CorruptError(f"object {found.id.hex()} cannot be decompressed: {error}") from None
+
+
+class _Pieces:
+    """An iterator of bytes as the file that the decompressor wants to read."""
+
+    def __init__(self, pieces: Iterator[bytes]) -> None:
+        self._pieces = pieces
+        self._rest = b""
+
+    def read(self, size: int) -> bytes:
+        piece = self._rest or next(self._pieces, b"")
+        piece, self._rest = piece[:size], piece[size:]
+        return piece
 
 
 class ObjectWriter:

@@ -1,0 +1,75 @@
+"""What the tests of the image repository begin with: repositories, trees on a disk, packs."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+from koguma.images.repository import Repository
+from koguma.images.statcache import RECENT_NS
+
+DPKG_STATUS = """\
+Package: dpkg
+Status: install ok installed
+Architecture: amd64
+Version: 1.21.22
+
+Package: {name}
+Status: install ok installed
+Architecture: amd64
+Version: {version}
+Description: something
+ with a continuation: line
+
+Package: gone
+Status: deinstall ok config-files
+Architecture: amd64
+Version: 1.0
+"""
+
+
+def make_repository(path: Path) -> Repository:
+    return Repository.init(path)
+
+
+def make_tree(path: Path, files: dict[str, str | bytes]) -> Path:
+    """A directory with these files; their parents come by themselves."""
+    for name, content in files.items():
+        file = path / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content.encode() if isinstance(content, str) else content)
+    path.mkdir(exist_ok=True)
+    return path
+
+
+def make_bootable_tree(path: Path, *, version: str = "6.1.0-9-amd64", package: str = "1.0") -> Path:
+    """The least a label needs: a kernel, an initramfs and dpkg's word on the architecture."""
+    return make_tree(
+        path,
+        {
+            f"boot/vmlinuz-{version}": f"kernel {version}",
+            f"boot/initrd.img-{version}": f"initrd {version}",
+            "var/lib/dpkg/status": DPKG_STATUS.format(name="tree", version=package),
+            "etc/motd": "hello\n",
+        },
+    )
+
+
+def let_age() -> None:
+    """Wait until what was written is old enough for the stat cache to trust it."""
+    time.sleep(RECENT_NS / 10**9 + 0.02)
+
+
+def listing(path: Path) -> dict[str, tuple[int, bytes]]:
+    """Modes and contents below a directory, for comparing two of them."""
+    found = {}
+    for folder, folders, files in os.walk(path):
+        for name in [*folders, *files]:
+            item = Path(folder) / name
+            if item.is_symlink():
+                content = os.fsencode(item.readlink())
+            else:
+                content = item.read_bytes() if item.is_file() else b""
+            found[str(item.relative_to(path))] = (item.lstat().st_mode, content)
+    return found

@@ -1,0 +1,73 @@
+"""The command line as a whole process: what it prints where, and its exit status."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.unit.images.making import make_tree
+
+
+Image = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Image:
+    def run(*arguments: str, status: int = 0) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "koguma", "image", "--repo", str(tmp_path / "repository"), *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+        assert done.returncode == status, done.stderr
+        return done
+
+    return run
+
+
+def test_a_day_with_the_command_line(image: Image, tmp_path: Path) -> None:
+    tree = make_tree(tmp_path / "tree", {"etc/motd": "hello"})
+    image("init")
+    first = image("commit", "-b", "compute", "-m", "first", str(tree)).stdout.split()[-1]
+    image("branch", "next", "compute")
+    (tree / "etc" / "motd").write_text("changed")
+    committed = image("commit", "-b", "next", "-m", "second", str(tree))
+
+    assert len(committed.stdout.split()) == 1
+    assert "no label: a bootable tree needs a kernel" in committed.stderr
+    log = json.loads(image("log", "next", "--json").stdout)
+    assert [(item["message"], item["refs"]) for item in log] == [("second", ["next"]), ("first", ["compute"])]
+    assert log[1]["commit"] == first
+    diff = json.loads(image("diff", "compute", "next", "--json").stdout)
+    assert [(item["path"], item["change"]) for item in diff["files"]] == [("/etc/motd", "changed")]
+    image("checkout", "compute", str(tmp_path / "out"))
+    assert (tmp_path / "out" / "etc" / "motd").read_text() == "hello"
+    assert "0 problems" in image("fsck").stdout
+    assert image("rm", "next").stdout.startswith("branch next was ")
+
+
+def test_an_error_is_one_line_that_says_what_to_do_next(image: Image, tmp_path: Path) -> None:
+    failed = image("log", status=1)
+
+    assert failed.stdout == ""
+    assert failed.stderr.count("\n") == 1
+    assert "koguma image --repo" in failed.stderr
+
+
+def test_commit_without_a_tree_or_an_edit_says_how_to_begin_one(image: Image, tmp_path: Path) -> None:
+    image("init")
+
+    assert "koguma image edit compute" in image("commit", "-b", "compute", "-m", "m", status=1).stderr
+
+
+def test_names_that_are_not_text_are_printed_safely(image: Image, tmp_path: Path) -> None:
+    tree = make_tree(tmp_path / "tree", {"a": ""})
+    image("init")
+    image("commit", "-b", "main", "-m", "first", str(tree))
+    (tree / "\udcff\x1b[31m").write_text("")
+    image("commit", "-b", "main", "-m", "second", str(tree))
+
+    assert "A /\\xff\\x1b[31m\n" in image("show").stdout

@@ -1,0 +1,179 @@
+"""Labels and artifacts, made with the real mksquashfs: the trees are tiny, each takes a few hundredths of a second."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+
+from koguma.images.errors import ManifestError, NotBootableError
+from koguma.images.kernels import find_boot_files
+from koguma.images.repository import Repository
+from koguma.images.signing import create_keys, load_signing_key, sign, trusted_keys, verify
+from koguma.model.manifest import Manifest
+from tests.unit.images.making import make_bootable_tree, make_tree
+
+needs_mksquashfs = pytest.mark.skipif(shutil.which("mksquashfs") is None, reason="squashfs-tools are not installed")
+
+
+def _published(repository: Repository) -> dict[str, dict[str, str]]:
+    document = json.loads((repository.path / "boot" / "labels.json").read_bytes())
+    assert document["format"] == "koguma-labels/1"
+    labels: dict[str, dict[str, str]] = document["labels"]
+    return labels
+
+
+@needs_mksquashfs
+def test_every_branch_tag_and_commit_gets_a_label(repository: Repository, tmp_path: Path) -> None:
+    tree = make_bootable_tree(tmp_path / "tree")
+    first = repository.commit_tree(tree, "compute", "first").commit
+    (tree / "etc" / "motd").write_text("changed\n")
+    second = repository.commit_tree(tree, "compute", "second").commit
+    repository.create_tag("v1", "compute~1")
+    repository.update_labels()
+
+    assert _published(repository) == {
+        "compute": {"commit": second.id, "kind": "branch"},
+        "v1": {"commit": first.id, "kind": "tag"},
+        first.id[:12]: {"commit": first.id, "kind": "commit"},
+        second.id[:12]: {"commit": second.id, "kind": "commit"},
+    }
+
+
+@needs_mksquashfs
+def test_an_artifact_is_what_its_signed_manifest_says(repository: Repository, tmp_path: Path) -> None:
+    commit = repository.commit_tree(make_bootable_tree(tmp_path / "tree"), "compute", "m").commit
+    repository.update_labels()
+
+    folder = repository.path / "boot" / "artifacts" / commit.id
+    signed = (folder / "manifest.json").read_bytes()
+    verify(signed, (folder / "manifest.sig").read_bytes(), trusted_keys(repository.path / "keys"))
+    manifest = Manifest.from_bytes(signed)
+    assert (manifest.commit, manifest.tree) == (commit.id, commit.tree)
+    assert (manifest.architecture, manifest.kernel_version) == ("x86_64", "6.1.0-9-amd64")
+    assert manifest.unpacked_size_bytes == 4 * 4096
+    assert (folder / "kernel").read_bytes() == b"kernel 6.1.0-9-amd64"
+    assert set(manifest.files) == {"kernel", "initrd", "root"}
+    for file in manifest.files.values():
+        content = (folder / file.name).read_bytes()
+        assert (len(content), sha256(content).hexdigest()) == (file.size_bytes, file.sha256)
+        assert (folder / file.name).stat().st_mode & 0o777 == 0o644
+
+
+@needs_mksquashfs
+def test_what_an_interrupted_run_left_is_cleared_and_completed(repository: Repository, tmp_path: Path) -> None:
+    commit = repository.commit_tree(make_bootable_tree(tmp_path / "tree"), "compute", "m").commit
+    half = repository.path / "boot" / "artifacts" / ".new-half"
+    half.mkdir()
+    (half / "kernel").write_text("half a ker")
+    (repository.path / "boot" / "labels.json").unlink()
+
+    repository.update_labels()
+
+    assert not half.exists()
+    assert set(_published(repository)) == {"compute", commit.id[:12]}
+
+
+@needs_mksquashfs
+def test_a_removed_branch_loses_its_label_and_labels_without_an_artifact_are_not_published(
+    repository: Repository, tmp_path: Path
+) -> None:
+    commit = repository.commit_tree(make_bootable_tree(tmp_path / "tree"), "compute", "m").commit
+    repository.create_branch("next", "compute")
+    repository.update_labels()
+    repository.remove("next")
+    shutil.rmtree(repository.path / "boot" / "artifacts" / commit.id)
+    repository.update_labels()
+
+    assert set(_published(repository)) == {"compute", commit.id[:12]}
+    assert (repository.path / "boot" / "artifacts" / commit.id / "root.squashfs").exists()
+
+
+def test_a_commit_without_a_kernel_succeeds_and_its_missing_label_is_explained(
+    repository: Repository, tmp_path: Path
+) -> None:
+    commit = repository.commit_tree(make_tree(tmp_path / "tree", {"etc/motd": ""}), "plain", "m").commit
+
+    for _ in range(2):
+        state = repository.update_labels()
+        assert state.labels == ()
+        assert [(item.commit, item.reason) for item in state.unlabelled] == [
+            (commit.id, "a bootable tree needs a kernel, there is none at /vmlinuz or /boot/vmlinuz-*")
+        ]
+    assert _published(repository) == {}
+
+
+@needs_mksquashfs
+def test_commits_of_one_tree_share_one_root_image(repository: Repository, tmp_path: Path) -> None:
+    tree = make_bootable_tree(tmp_path / "tree")
+    one = repository.commit_tree(tree, "one", "first").commit
+    repository.update_labels()
+    two = repository.commit_tree(tree, "two", "another message").commit
+    repository.update_labels()
+
+    images = [repository.path / "boot" / "artifacts" / commit.id / "root.squashfs" for commit in (one, two)]
+    assert one.id != two.id
+    assert images[0].stat().st_ino == images[1].stat().st_ino
+
+
+def _version(repository: Repository, tree: Path) -> str:
+    commit = repository.commit_tree(tree, "main", "m").commit
+    return find_boot_files(repository.objects.read, repository.root(commit)).version
+
+
+def test_the_newest_kernel_is_booted_by_debians_order_of_versions(repository: Repository, tmp_path: Path) -> None:
+    tree = make_bootable_tree(tmp_path / "tree", version="6.1.0-9-amd64")
+    make_bootable_tree(tree, version="6.1.0-10-amd64")
+
+    assert _version(repository, tree) == "6.1.0-10-amd64"
+
+
+def test_debians_link_decides_which_kernel_is_booted(repository: Repository, tmp_path: Path) -> None:
+    tree = make_bootable_tree(tmp_path / "tree", version="6.1.0-9-amd64")
+    make_bootable_tree(tree, version="6.1.0-10-amd64")
+    (tree / "vmlinuz").symlink_to("boot/vmlinuz-6.1.0-9-amd64")
+
+    assert _version(repository, tree) == "6.1.0-9-amd64"
+
+
+def test_a_kernel_without_its_initramfs_is_passed_over(repository: Repository, tmp_path: Path) -> None:
+    tree = make_bootable_tree(tmp_path / "tree", version="6.1.0-9-amd64")
+    make_tree(tree, {"boot/vmlinuz-6.2.0-1-amd64": "kernel"})
+
+    assert _version(repository, tree) == "6.1.0-9-amd64"
+    (tree / "boot/initrd.img-6.1.0-9-amd64").unlink()
+    with pytest.raises(NotBootableError, match=r"there is no /boot/initrd\.img-6\.2\.0-1-amd64"):
+        _version(repository, tree)
+
+
+def test_a_signature_by_a_key_nobody_trusts_is_refused(tmp_path: Path) -> None:
+    create_keys(tmp_path / "ours")
+    create_keys(tmp_path / "theirs")
+    signature = sign(b"manifest", load_signing_key(tmp_path / "theirs"))
+
+    with pytest.raises(ManifestError, match="signed by a trusted key"):
+        verify(b"manifest", signature, trusted_keys(tmp_path / "ours"))
+
+
+def test_a_signature_of_other_bytes_is_refused(tmp_path: Path) -> None:
+    identity = create_keys(tmp_path / "keys")
+    signature = sign(b"manifest", load_signing_key(tmp_path / "keys"))
+    trusted = trusted_keys(tmp_path / "keys")
+
+    assert verify(b"manifest", signature, trusted) == identity
+    assert signature.startswith(identity.encode() + b" ")
+    with pytest.raises(ManifestError, match="must match its signature"):
+        verify(b"manifesto", signature, trusted)
+    with pytest.raises(ManifestError, match="must match its signature"):
+        verify(b"manifest", identity.encode() + b" !!!\n", trusted)
+
+
+def test_a_trusted_key_must_be_in_the_file_its_id_names(tmp_path: Path) -> None:
+    identity = create_keys(tmp_path / "keys")
+    (tmp_path / "keys" / "trusted" / f"{identity}.pem").rename(tmp_path / "keys" / "trusted" / "0000000000000000.pem")
+
+    with pytest.raises(ManifestError, match="named by its id"):
+        trusted_keys(tmp_path / "keys")

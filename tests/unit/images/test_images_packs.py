@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import os
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+
+from koguma.images.errors import CorruptError, ImageError, ObjectMissingError
+from koguma.images.objects import BLOB, STREAM_MIN_BYTES, ObjectStore
+from koguma.images.packs import PackReader
+
+CONTENTS = [b"", b"short", b"compressible " * 100, os.urandom(300), bytes(100_000)]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ObjectStore:
+    (tmp_path / "packs").mkdir()
+    return ObjectStore(tmp_path / "packs", tmp_path / "lock")
+
+
+def _fill(store: ObjectStore) -> list[bytes]:
+    with store.writing() as writer:
+        return [writer.add(BLOB, content) for content in CONTENTS]
+
+
+def test_objects_are_found_by_the_digest_of_their_content(store: ObjectStore) -> None:
+    ids = _fill(store)
+
+    assert ids == [sha256(content).digest() for content in CONTENTS]
+    assert [store.read(item) for item in ids] == CONTENTS
+
+
+def test_another_process_sees_objects_written_after_it_opened_the_store(store: ObjectStore) -> None:
+    other = ObjectStore(store.directory, store.directory.parent / "lock")
+    ids = _fill(store)
+
+    assert other.read(ids[1]) == b"short"
+
+
+def test_equal_contents_are_stored_once_over_all_packs(store: ObjectStore) -> None:
+    _fill(store)
+    _fill(store)
+
+    assert len(store.packs()) == 1
+    assert len(store.packs()[0]) == len(CONTENTS)
+
+
+def test_an_object_nobody_stored_is_reported_missing(store: ObjectStore) -> None:
+    with pytest.raises(ObjectMissingError, match="is in no pack"):
+        store.read(bytes(32))
+
+
+def test_writing_that_fails_leaves_nothing_behind(store: ObjectStore) -> None:
+    def fail() -> None:
+        with store.writing() as writer:
+            writer.add(BLOB, b"lost")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+
+    assert list(store.directory.iterdir()) == []
+
+
+def test_leftovers_of_dead_writers_are_cleared_by_the_next_one(store: ObjectStore) -> None:
+    (store.directory / ".new-1-ab").write_bytes(b"half a pack")
+    (store.directory / "pack-1234.pack").write_bytes(b"a pack whose index was never written")
+
+    _fill(store)
+
+    assert sorted(path.suffix for path in store.directory.iterdir()) == [".idx", ".pack"]
+
+
+def test_a_large_object_is_stored_and_read_in_pieces(store: ObjectStore) -> None:
+    piece = os.urandom(1024) * 1024
+    count = STREAM_MIN_BYTES // len(piece) + 1
+    with store.writing() as writer:
+        object_id, size = writer.add_stream(piece for _ in range(count))
+
+    digest = sha256()
+    pieces = list(store.chunks(object_id))
+    for part in pieces:
+        digest.update(part)
+    assert digest.digest() == object_id
+    assert size == count * len(piece)
+    assert len(pieces) > 1
+
+
+def test_every_flipped_byte_of_a_pack_and_its_index_is_noticed(store: ObjectStore) -> None:
+    with store.writing() as writer:
+        ids = [writer.add(BLOB, content) for content in (b"one", b"two " * 40)]
+    store.close()
+    (index,) = store.directory.glob("*.idx")
+    (pack,) = store.directory.glob("*.pack")
+
+    for path in (index, pack):
+        original = path.read_bytes()
+        for at in range(len(original)):
+            damaged = bytearray(original)
+            damaged[at] ^= 1 << at % 8
+            path.write_bytes(damaged)
+            with pytest.raises(ImageError):
+                _check(store, index, ids)
+        path.write_bytes(original)
+    _check(store, index, ids)
+
+
+def _check(store: ObjectStore, index: Path, ids: list[bytes]) -> None:
+    reader = PackReader(index)
+    try:
+        reader.verify_index()
+        for object_id in ids:
+            content = b"".join(store.chunks_in(reader, object_id))
+            if sha256(content).digest() != object_id:
+                raise CorruptError("content differs")
+    finally:
+        reader.close()
+
+
+def test_ids_are_found_by_even_and_odd_numbers_of_digits(store: ObjectStore) -> None:
+    (wanted, *_) = _fill(store)
+
+    assert wanted in store.ids_with_prefix(wanted.hex()[:6])
+    assert wanted in store.ids_with_prefix(wanted.hex()[:7])
+    assert store.ids_with_prefix("0" * 64) == set()
