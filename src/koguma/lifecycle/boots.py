@@ -43,7 +43,7 @@ def record_of(
     newer_started_at: datetime | None = None,
 ) -> BootRecord:
     """`events` must not be empty. `newer_started_at` is when the node's next boot began, if one did."""
-    ordered = sorted(events, key=lambda event: event.at)
+    ordered = sorted(events, key=_order)
     script = next((event for event in ordered if event.kind == "script"), None)
     installed = next((event for event in ordered if event.kind == "installed"), None)
     expired = next((event for event in ordered if event.kind == "expired"), None)
@@ -82,6 +82,17 @@ def expiry_reason(record: BootRecord, timeout_s: float) -> str:
     return f"not installed within {timeout_s:g} s; it was in phase {phase.name if phase else 'ipxe'}"
 
 
+def _order(event: Event) -> tuple[datetime, int, int]:
+    """By time; what happened at the same time by the order of a boot, and a start before its end."""
+    kinds = {"script": 0, "phase": 1, "installed": 2}
+    return event.at, kinds.get(event.kind, 3), 0 if event.body.get("state") == "started" else 1
+
+
+def _place(name: str) -> int:
+    names = [known.value for known in PhaseName]
+    return names.index(name) if name in names else len(names)
+
+
 def _said(events: Sequence[Event], key: str) -> str | None:
     """The first thing any report says under this key, in its body or in its data."""
     for event in events:
@@ -110,7 +121,7 @@ def _phases(
             if first is None
             else _done(PhaseName.IPXE, script.at, first)
         )
-    phases = sorted([*implied, *reported.values()], key=lambda phase: phase.started_at)
+    phases = sorted([*implied, *reported.values()], key=lambda phase: (phase.started_at, _place(phase.name)))
     return _with_userspace(_closed(phases), installed)
 
 
@@ -143,7 +154,8 @@ def _phase_start(name: str, event: Event, began_at: datetime) -> datetime:
 def _closed(phases: list[Phase]) -> list[Phase]:
     """Phases in order, each running one but the last ended by its follower."""
     closed = []
-    for phase, following in zip(phases, [*phases[1:], None], strict=True):
+    for index, phase in enumerate(phases):
+        following = phases[index + 1] if index + 1 < len(phases) else None
         jumped = phase.outcome is Outcome.RUNNING or (
             phase.name == PhaseName.KEXEC and phase.outcome is Outcome.SUCCEEDED
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
@@ -124,8 +125,8 @@ def test_a_registered_machine_is_not_cut_off_before_it_had_time_to_power_itself_
 def test_a_registered_machine_that_stays_on_is_forced_off(site: Site) -> None:
     factories.register(1)
     node = site.advance()
-    for _ in range(100):
-        site.sleep(1)
+    for _ in range(25):
+        site.sleep(4)
         node = site.advance()
     assert "set power off" in site.power().calls
     assert node.provision_state is S.WAIT_CALL_BACK
@@ -141,6 +142,8 @@ def test_a_node_waits_for_the_machine_to_call_back(site: Site) -> None:
 
 
 def test_a_machine_that_never_boots_is_powered_on_three_times_and_then_has_failed(site: Site) -> None:
+    site.policy = replace(site.policy, boot_timeout_s=120)
+    site.new_worker()
     deploying(site)
     node = site.advance_until(S.DEPLOY_FAILED)
     assert node.status_code is StatusCode.BOOT_TIMED_OUT
@@ -244,6 +247,8 @@ def test_a_driver_with_a_defect_ends_in_the_nodes_record(site: Site) -> None:
 
 def test_a_machine_that_cannot_be_powered_off_fails_cleaning_with_its_own_code(site: Site) -> None:
     factories.register(1)
+    site.policy = replace(site.policy, self_power_off_s=5)
+    site.new_worker()
     site.power().stuck = True
     node = site.advance_until(S.CLEAN_FAILED)
     assert node.status_code is StatusCode.POWER_OFF_TIMED_OUT
@@ -294,9 +299,9 @@ def test_an_operating_system_that_does_not_shut_down_is_cut_off(site: Site) -> N
     active(site)
     site.power().obeys_shutdown = False
     nodes.request_power("node-1", PowerAction.REBOOT)
-    for _ in range(70):
+    for _ in range(20):
         site.advance()
-        site.sleep(1)
+        site.sleep(4)
     assert [call for call in site.power().calls if call != "get"][-3:] == [
         "shutdown",
         "set power off",

@@ -29,6 +29,9 @@ _REFUSALS = re.compile(
 )
 """What ipmitool says when the BMC answered and said no: trying again changes nothing."""
 
+_NOISE = re.compile(r"Loading IANA|IANA PEN|Get HPM|Running Get VSO|Invalid completion code received|Discovered IPMB")
+"""What `-v` says on every call. Without `-v`, ipmitool does not tell a wrong password from a BMC that is away."""
+
 CIPHER_SUITES = ("17", "3")
 """SHA-256 where the BMC has it, else SHA-1, which every IPMI 2.0 BMC has. Left to itself, ipmitool asks the BMC first,
 which costs seconds on those that do not answer that question.
@@ -68,7 +71,7 @@ class IpmiPower:
         match = _STATE.search(output)
         if match is None:
             raise PowerUnreachable(
-                f"the BMC must say that power is on or off, it said {output.strip()[:120]!r} ({self._place})"
+                f"the BMC must say that power is on or off, it said {_printable(output)[:120]!r} ({self._place})"
             )
         return PowerState.ON if match[1].lower() == "on" else PowerState.OFF
 
@@ -121,11 +124,12 @@ class IpmiPower:
             raise PowerUnreachable(f"the BMC must answer within {limit_s:g} s ({self._place})") from None
         except OSError as error:
             raise PowerUnreachable(f"{self._program} must be installed on the worker: {error.strerror}") from None
-        output, said = (_text(stream) for stream in (process.stdout, process.stderr))
+        output, said = (stream.decode("utf-8", "replace") for stream in (process.stdout, process.stderr))
         if process.returncode == 0:
             _suites[self._access.address] = suite
             return output
-        words = " ".join(said.split())[:200] or f"exit status {process.returncode}"
+        said = "; ".join(line for line in said.splitlines() if line.strip() and not _NOISE.match(line))
+        words = _printable(said)[:200] or f"exit status {process.returncode}"
         if _SUITE_REFUSED.search(said):
             raise _SuiteRefused(f"the BMC has no cipher suite {suite}: {words} ({self._place})")
         if _REFUSALS.search(said):
@@ -138,9 +142,9 @@ class IpmiPower:
         user = ["-U", access.username] if access.username else []
         return [
             "-I", "lanplus", "-H", access.address, *port, *user, "-E",
-            "-R", str(SESSION_RETRIES), "-N", str(SESSION_TIMEOUT_S), "-L", "OPERATOR",
+            "-R", str(SESSION_RETRIES), "-N", str(SESSION_TIMEOUT_S), "-L", "OPERATOR", "-v",
         ]  # fmt: skip
 
 
-def _text(stream: bytes) -> str:
-    return "".join(char if char.isprintable() else " " for char in stream.decode("utf-8", "replace"))
+def _printable(text: str) -> str:
+    return "".join(char if char.isprintable() else " " for char in text).strip()
