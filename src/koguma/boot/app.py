@@ -133,7 +133,7 @@ class Stage1Api:
             if isinstance(port, dict) and isinstance(port.get("mac"), str):
                 self._inventory.reject_foreign_mac(uuid, requests.mac_of(port["mac"]))
         answer = await self._server.register({**document, "remote_address": _remote(request)})
-        self._journal.registered(boot_id)
+        self._journal.registered(boot_id, _remote(request))
         self._server.deliver_soon()
         log.info("machine registered", extra={"uuid": uuid, "node": answer.get("name")})
         return JSONResponse(answer, status_code=201)
@@ -162,7 +162,8 @@ class Stage1Api:
         if node is None:
             self._journal.add_unregistered(report)
             return Response(status_code=204)
-        self._inventory.reject_foreign_address(node, _remote(request))
+        if not self._journal.has_registered_from(boot_id, _remote(request)):
+            self._inventory.reject_foreign_address(node, _remote(request))
         self._journal.add(report)
         self._server.deliver_soon()
         if body["state"] == "failed":

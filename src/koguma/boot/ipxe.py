@@ -23,7 +23,7 @@ class Boot:
     uuid: str
     token: str
     mac: str
-    console_args: str = "console=tty0 console=ttyS0,115200"
+    console_args: str = ""
 
 
 def entry(url: str) -> str:

@@ -66,6 +66,7 @@ class Journal:
         self._db.execute("PRAGMA synchronous=FULL")
         self._db.executescript(_SCHEMA)
         self._unregistered: OrderedDict[str, list[Report]] = OrderedDict()
+        self._registering: OrderedDict[str, str] = OrderedDict()
         self._heartbeats: dict[str, Report] = {}
         self._forget_old_marks()
 
@@ -86,9 +87,16 @@ class Journal:
         while len(self._unregistered) > UNREGISTERED_BOOTS_MAX:
             self._unregistered.popitem(last=False)
 
-    def registered(self, boot_id: str) -> None:
+    def registered(self, boot_id: str, address: str) -> None:
         """The machine of this boot is a node now: what it said before counts."""
         self._add_all(self._unregistered.pop(boot_id, []))
+        self._registering[boot_id] = address
+        while len(self._registering) > UNREGISTERED_BOOTS_MAX:
+            self._registering.popitem(last=False)
+
+    def has_registered_from(self, boot_id: str, address: str) -> bool:
+        """Whether this boot registered its machine, from this address: it keeps it until it powers off."""
+        return self._registering.get(boot_id) == address
 
     def heartbeat(self, report: Report) -> None:
         """Only a machine's newest heartbeat matters, and none is worth a disk write."""

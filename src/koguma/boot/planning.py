@@ -12,6 +12,9 @@ from koguma.boot.journal import Journal, Report
 from koguma.boot.labels import Label, Labels
 from koguma.model.snapshot import SnapshotNode
 
+# The kernel boots faster than a serial line takes its chatter; BIOS disk probing finds nothing stage 1 uses.
+STAGE1_CONSOLE = "console=tty0 console=ttyS0,115200 quiet edd=off"
+
 
 @dataclass(frozen=True)
 class Site:
@@ -23,7 +26,7 @@ class Site:
     """`HOST:/EXPORT` below which every commit of an nfs flavor has a directory; empty: none is served."""
     nfs_dir: Path | None = None
     """The directory behind `nfs`, where trees appear when they are whole."""
-    console_args: str = "console=tty0 console=ttyS0,115200"
+    console_args: str = STAGE1_CONSOLE
 
     def artifact_url(self, commit: str) -> str:
         return f"{self.url}/artifacts/{commit}/"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -153,6 +154,19 @@ async def test_what_a_machine_said_before_it_was_registered_is_delivered_afterwa
         assert server.reports == []
         await stranger.post("register", registration())
         await _until(lambda: [report["kind"] for report in server.reports] == ["script", "phase"])
+
+
+async def test_boot_that_registered_may_tell_its_end_from_the_address_it_had(
+    stranger: Machine, inventory: Inventory, journal: Journal, app: Any
+) -> None:
+    await stranger.script()
+    await stranger.post("register", registration())
+    inventory.replace(snapshot(replace(node(9), uuid=NEW_UUID)).to_json())
+    assert (await stranger.post("phase", {"phase": "register", "state": "succeeded"})).status_code == 204
+    assert journal.pending(10)[-1].body["state"] == "succeeded"
+    elsewhere = Machine(app, NEW_UUID, NEW_MAC, "10.77.0.222")
+    elsewhere.token = stranger.token
+    assert (await elsewhere.post("phase", {"phase": "register", "state": "failed"})).status_code == 403
 
 
 async def test_installed_twice_is_reported_once(machine: Machine, journal: Journal) -> None:
