@@ -52,6 +52,7 @@ def database() -> Iterator[str]:
     from django.db import connection
 
     from koguma.db.migrate import migrate
+    from koguma.db.postgresql.base import close_idle
 
     with connection.cursor() as cursor:  # nobody needs the tests' rows after a power cut
         cursor.execute("ALTER SYSTEM SET fsync = off")
@@ -59,7 +60,7 @@ def database() -> Iterator[str]:
     migrate()
     yield str(server.get_uri())
     connection.close()
-    connection.close_pool()
+    close_idle()
     server.cleanup()
 
 

@@ -129,8 +129,7 @@ async def _run(concurrency: int) -> bool:
 
 
 def watch_due_nodes() -> None:
-    """Queue jobs for nodes that are due and that no worker has: those whose wait is over, and those whose worker died.
-    """
+    """Queue jobs for nodes that are due and that no worker has: their wait is over, or their worker died."""
     tell_workers(due_nodes())
 
 

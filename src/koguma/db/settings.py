@@ -26,17 +26,11 @@ def _database(dsn: str) -> dict[str, Any]:
     parts = {key: str(value) for key, value in conninfo_to_dict(dsn).items() if value not in (None, "")}
     named = {django: parts.pop(libpq, "") for django, libpq in _KEYS.items()}
     return {
-        "ENGINE": "django.db.backends.postgresql",
+        "ENGINE": "koguma.db.postgresql",
         **named,
         "NAME": named["NAME"] or named["USER"] or "koguma",
         "CONN_MAX_AGE": 0,
-        # A connection that died with its server is replaced instead of failing the next request.
-        "CONN_HEALTH_CHECKS": True,
-        "OPTIONS": {
-            "connect_timeout": 10,
-            **parts,
-            "pool": {"min_size": 1, "max_size": int(_environ.get("KOGUMA_DB_POOL", "20")), "timeout": 15},
-        },
+        "OPTIONS": {"connect_timeout": 10, **parts},
     }
 
 
