@@ -20,7 +20,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseNotModified, Json
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_http_methods
 
-from koguma.api.errors import Malformed, TooLarge, Unauthorised, status_of
+from koguma.api.errors import DATABASE_AWAY, Malformed, TooLarge, Unauthorised, database_away, status_of
 from koguma.db import registrations, reports
 from koguma.db.snapshots import Renderer
 from koguma.errors import KogumaError
@@ -50,6 +50,8 @@ def _boot_service_only(view: View) -> View:
             if request.method == "POST":
                 log.warning("refused", extra={"path": request.path, "reason": str(error)})
             return JsonResponse({"error": str(error)}, status=status_of(error))
+        except DATABASE_AWAY as error:
+            return database_away(error)
 
     return guarded
 

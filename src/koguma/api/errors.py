@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import logging
+
+from django.db import InterfaceError, OperationalError
+from django.http import HttpResponse, JsonResponse
+
 from koguma.contracts.errors import PowerError
 from koguma.db.errors import AlreadyExists, InUse, NoFreeAddress, NoNetwork, NotFound, Stale
 from koguma.errors import KogumaError
 from koguma.lifecycle.errors import IdentityConflict, NotAcceptedNow, VerbRefused
 from koguma.model.errors import InvalidValue
+
+log = logging.getLogger(__name__)
 
 
 class Unauthorised(KogumaError):
@@ -42,6 +49,17 @@ _STATUS: tuple[tuple[type[KogumaError], int], ...] = (
     (BadReference, 400),
     (PowerError, 502),
 )
+
+
+DATABASE_AWAY = (OperationalError, InterfaceError)
+
+
+def database_away(error: Exception) -> HttpResponse:
+    """503: the same request may succeed in a moment."""
+    log.warning("the database does not answer", extra={"error": str(error)[:300]})
+    response = JsonResponse({"error": f"the database does not answer: {type(error).__name__}"}, status=503)
+    response["Retry-After"] = "2"
+    return response
 
 
 def status_of(error: KogumaError) -> int:

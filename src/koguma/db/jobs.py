@@ -1,4 +1,4 @@
-"""The worker: runs nodes' steps and the site's periodic work, on Procrastinate.
+"""The worker: runs nodes' steps on Procrastinate, and the site's periodic work.
 
 Nodes due are found in the table (`watch_due_nodes`); jobs only carry the news faster and let several workers share the
 work. Power polls have their own queue and few slots, so that BMCs that hang slow nothing but each other.
@@ -71,21 +71,10 @@ def poll_power(uuid: str) -> None:
     power_polls.poll(uuid, open_power())
 
 
-@app.periodic(cron="* * * * * */15", queueing_lock="koguma.expire_boots")
-@app.task(name="koguma.expire_boots", queue=NODES_QUEUE)
-def expire_boots(timestamp: int) -> None:
+def expire_boots() -> None:
     """Fail boots that took too long."""
-    del timestamp
     if expired := reports.expire_boots(policy().boot_timeout_s):
         log.warning("boots took too long", extra={"boots": expired})
-
-
-@app.periodic(cron="17 * * * *", queueing_lock="koguma.forget")
-@app.task(name="koguma.forget_old_history", queue=NODES_QUEUE)
-def forget(timestamp: int) -> None:
-    """Keep the history within bounds."""
-    del timestamp
-    forget_old_history()
 
 
 @lru_cache(maxsize=1)
@@ -115,8 +104,8 @@ async def _run(concurrency: int) -> bool:
         asyncio.create_task(_keep(f"queue {queue}", lambda q=queue, n=slots: _work(q, n)))  # type: ignore[misc]
         for queue, slots in ((NODES_QUEUE, concurrency), (POLLS_QUEUE, POLLS_CONCURRENCY))
     ]
-    tasks.append(asyncio.create_task(_keep("watch", lambda: _every(WATCH_S, watch_due_nodes))))
-    tasks.append(asyncio.create_task(_keep("polls", lambda: _every(2.0, power_polls.queue_due))))
+    for interval_s, work in PERIODIC:
+        tasks.append(asyncio.create_task(_keep(work.__name__, lambda s=interval_s, w=work: _every(s, w))))  # type: ignore[misc]
     log.info("the worker works", extra={"concurrency": concurrency})
     await stop.wait()
     log.info("the worker stops")
@@ -133,8 +122,19 @@ def watch_due_nodes() -> None:
     tell_workers(due_nodes())
 
 
+PERIODIC: tuple[tuple[float, Callable[[], object]], ...] = (
+    (WATCH_S, watch_due_nodes),
+    (2.0, power_polls.queue_due),
+    (15.0, expire_boots),
+    (3600.0, forget_old_history),
+)
+"""What every worker does again and again, in seconds. All of it is harmless when several do it at once. These are no
+periodic jobs of Procrastinate, because its deferrer keeps a connection that died with its server for ever.
+"""
+
+
 async def _work(queue: str, slots: int) -> None:
-    connector = PsycopgConnector(kwargs=connector_params(), min_size=1, max_size=4)
+    connector = PsycopgConnector(kwargs=connector_params(), min_size=1, max_size=4, timeout=5.0, reconnect_timeout=5.0)
     worker = app.with_connector(connector)
     async with worker.open_async():
         await worker.run_worker_async(
@@ -180,7 +180,7 @@ async def _keep(name: str, start: Callable[[], Any]) -> None:
             log.warning(
                 "a part of the worker ended, starting it again", extra={"part": name, "error": str(error)[:300]}
             )
-        delay_s = 0.5 if time.monotonic() - began > 30 else min(delay_s * 2, 5.0)
+        delay_s = 0.5 if time.monotonic() - began > 30 else min(delay_s * 2, 2.0)
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.sleep(delay_s)
 

@@ -92,6 +92,8 @@ def expire_boots(timeout_s: float, quiet_s: float = 60.0) -> int:
         with transaction.atomic():
             node = NodeRow.objects.select_for_update(no_key=True).get(pk=node_pk)
             row = BootRow.objects.get(pk=boot_pk)
+            if row.outcome != Outcome.RUNNING.value:
+                continue  # another worker was faster, or the machine was
             reason = expiry_reason(boot_of(row), timeout_s)
             at = row.started_at + timedelta(seconds=timeout_s)
             row.events = [

@@ -127,3 +127,23 @@ def test_the_snapshot_is_sent_once_and_then_only_when_it_changed() -> None:
 def test_only_the_methods_that_exist_are_answered() -> None:
     assert Client().get("/boot/v1/registrations", headers=KEY).status_code == 405
     assert Client().post("/boot/v1/snapshot", headers=KEY).status_code == 405
+
+
+def test_while_the_database_is_away_the_answer_is_503_so_that_it_is_tried_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from django.db import OperationalError
+    from django.db.backends.base.base import BaseDatabaseWrapper
+
+    def away(*_: Any) -> None:
+        raise OperationalError("gone")
+
+    monkeypatch.setattr(BaseDatabaseWrapper, "cursor", away)
+    for answer in (
+        post("registrations", factories.machine(1)),
+        post("reports", {"reports": [factories.report(1, "b" * 32, "script")]}),
+        Client().get("/boot/v1/snapshot", headers=KEY),
+        Client().get("/api/v1/nodes"),
+    ):
+        assert answer.status_code == 503
+        assert "database" in error(answer)
