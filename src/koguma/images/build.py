@@ -51,7 +51,11 @@ def build(
     try:
         _make_root(repository, recipe, node, root, say)
         return repository.commit_tree(
-            root, branch, message or f"build {recipe_path.name}", notes={RECIPE_NOTE: digest, "suite": recipe.suite}
+            root,
+            branch,
+            message or f"build {recipe_path.name}",
+            notes={RECIPE_NOTE: digest, "suite": recipe.suite},
+            remember=False,
         )
     finally:
         remove_tree(root.parent)
@@ -92,6 +96,8 @@ def _make_root(
         "--format=directory", "--skip=essential/unlink", f"--setup-hook=sh {shlex.quote(str(setup))} \"$1\"",
         f"--customize-hook=sh {shlex.quote(str(customize))} \"$1\"",
     ]  # fmt: skip
+    # mmdebstrap leaves these options in the root's dpkg configuration, so that an upgrade does not bring the files back.
+    command += [f"--dpkgopt=path-exclude={pattern}" for pattern in recipe.exclude]
     if recipe.packages:
         command.append(f"--include={','.join(recipe.packages)}")
     sources = work / "sources.list"

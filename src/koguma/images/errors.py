@@ -17,6 +17,10 @@ class CorruptError(ImageError):
     """Stored bytes are not what their digest, checksum or format says."""
 
 
+class StorageError(ImageError):
+    """The operating system refused to read or write: a full disk, missing rights, a failing device."""
+
+
 class ObjectMissingError(ImageError):
     """An object that something refers to is in no pack."""
 

@@ -6,6 +6,7 @@ squashfs has no place for POSIX ACLs (`system.*` attributes): `attributes_lost` 
 
 from __future__ import annotations
 
+import os
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
@@ -42,7 +43,7 @@ def export(
     if output.exists():
         raise ImageError(f"an export may not overwrite a file, got {str(output)!r}")
     if image_format == "squashfs":
-        _squashfs(tar_stream(store, root), root, output, progress)
+        _squashfs(store, root, output, progress)
     elif image_format == "erofs":
         _erofs(store, tree_id, root, output, scratch)
     else:
@@ -77,17 +78,22 @@ def file_digest(path: Path) -> tuple[str, int]:
     return digest.hexdigest(), size
 
 
-def _squashfs(stream: Iterator[bytes], root: Entry, output: Path, progress: Callable[[int], None] | None) -> None:
-    root_time = (NORMAL_MTIME_NS if root.mtime_ns is None else root.mtime_ns) // 10**9
+def _squashfs(store: ObjectStore, root: Entry, output: Path, progress: Callable[[int], None] | None) -> None:
+    """mksquashfs 4.5.1 gives the root directory of a tar the present time whatever it is told, but never a time after
+    SOURCE_DATE_EPOCH; so that is set to the newest time in the tree, which changes no other file's."""
+    environment = os.environ | {"SOURCE_DATE_EPOCH": str(_newest_time_s(store, root))}
+    stream = tar_stream(store, root)
     command = [
         "mksquashfs", "-", str(output), "-tar", "-comp", "zstd", "-Xcompression-level", str(SQUASHFS_ZSTD_LEVEL),
-        "-mkfs-time", str(TIME_S), "-reproducible", "-exit-on-error", "-no-exports", "-no-progress", "-quiet",
+        "-reproducible", "-exit-on-error", "-no-exports", "-no-progress", "-quiet",
         "-noappend", "-no-recovery", "-mem", SQUASHFS_MEMORY, "-root-mode", f"{root.mode:o}",
-        "-root-uid", str(root.uid), "-root-gid", str(root.gid), "-root-time", str(root_time),
+        "-root-uid", str(root.uid), "-root-gid", str(root.gid),
     ]  # fmt: skip
     with tempfile.TemporaryFile() as said:
         try:
-            process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=said, stderr=subprocess.STDOUT)
+            process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=said, stderr=subprocess.STDOUT, env=environment
+            )
         except FileNotFoundError:
             raise ToolError("mksquashfs must be installed, it was not found on PATH (package squashfs-tools)") from None
         try:
@@ -102,6 +108,11 @@ def _squashfs(stream: Iterator[bytes], root: Entry, output: Path, progress: Call
             said.seek(0)
             output.unlink(missing_ok=True)
             raise ToolError(f"mksquashfs failed with status {status}: {last_words(said.read())}")
+
+
+def _newest_time_s(store: ObjectStore, root: Entry) -> int:
+    times = [entry.mtime_ns for _, entry in walk(store.read, root) if entry.mtime_ns is not None]
+    return max(0, max([NORMAL_MTIME_NS, root.mtime_ns or 0, *times]) // 10**9)
 
 
 def _feed(process: subprocess.Popen[bytes], stream: Iterator[bytes], progress: Callable[[int], None] | None) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from koguma.images.errors import ImageError
+from koguma.images.errors import ImageError, StorageError
 
 
 def write_atomically(path: Path, data: bytes, *, mode: int = 0o644) -> None:
@@ -84,6 +84,16 @@ def _wait_for_lock(descriptor: int, path: Path, operation: int, timeout_s: float
             time.sleep(0.02)
         else:
             return
+
+
+@contextmanager
+def storage_errors(what: str) -> Iterator[None]:
+    """Turn what the operating system refuses inside the block into a StorageError that names the file."""
+    try:
+        yield
+    except OSError as error:
+        place = f" ({os.fsdecode(error.filename)})" if error.filename else ""
+        raise StorageError(f"{what} needs files it can read and write: {error.strerror or error}{place}") from error
 
 
 def remove_tree(path: Path) -> None:

@@ -16,7 +16,15 @@ from typing import TYPE_CHECKING, Any
 
 from koguma.images.commits import ABBREVIATED_DIGITS, Commit, history
 from koguma.images.errors import ImageError, NotBootableError
-from koguma.images.files import locked, remove_tree, sync_directory, sync_file, write_all, write_atomically
+from koguma.images.files import (
+    locked,
+    remove_tree,
+    storage_errors,
+    sync_directory,
+    sync_file,
+    write_all,
+    write_atomically,
+)
 from koguma.images.refs import Ref
 from koguma.images.trees import Entry, read_root
 from koguma.model.manifest import COMMIT_FORMAT, Manifest, ManifestFile
@@ -66,7 +74,8 @@ def update_labels(repository: Repository, progress: Callable[[str, int], None] |
 
     `progress` is told what is being made and the bytes taken in.
     """
-    with locked(repository.path / "locks" / "labels", timeout_s=3600, what="the labels"):
+    lock = repository.path / "locks" / "labels"
+    with storage_errors("a label"), locked(lock, timeout_s=3600, what="the labels"):
         _clear_leftovers(repository.path / "boot" / "artifacts")
         refs = repository.refs.all()
         reasons: dict[str, str] = {}

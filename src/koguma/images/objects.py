@@ -14,12 +14,12 @@ from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import IO, Any, NamedTuple, Self, cast
 
 import zstandard
 
 from koguma.images.errors import CorruptError, ObjectMissingError, RevisionError
-from koguma.images.files import locked, write_all
+from koguma.images.files import locked, storage_errors, write_all
 from koguma.images.packs import (
     INDEX_SUFFIX,
     RAW,
@@ -155,12 +155,17 @@ class ObjectStore:
 
         Many writers may work at once; gc waits for all of them. The first one clears away what dead ones left.
         """
-        self._clear_leftovers()
-        with locked(self._lock, shared=True, what="the object store"):
+        with storage_errors("a commit"), self._lock_for_writing():
             self.refresh()
             with ObjectWriter(self) as writer:
                 yield writer
             self.refresh()
+
+    @contextmanager
+    def _lock_for_writing(self) -> Iterator[None]:
+        self._clear_leftovers()
+        with locked(self._lock, shared=True, what="the object store"):
+            yield
 
     def _clear_leftovers(self) -> None:
         descriptor = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -194,7 +199,7 @@ class ObjectStore:
 
     def _decompress_pieces(self, found: Stored, pieces: Iterator[bytes]) -> Iterator[bytes]:
         """Content in pieces of bounded size, however well it was compressed."""
-        with zstandard.ZstdDecompressor().stream_reader(_Pieces(pieces)) as stream:
+        with zstandard.ZstdDecompressor().stream_reader(cast("IO[bytes]", _Pieces(pieces))) as stream:
             try:
                 while content := stream.read(_CHUNK_BYTES):
                     yield content

@@ -19,7 +19,7 @@ from urllib.parse import quote, unquote
 
 from koguma.images.commits import is_id
 from koguma.images.errors import RefError, RefMovedError
-from koguma.images.files import locked, sync_directory, write_all, write_atomically
+from koguma.images.files import locked, storage_errors, sync_directory, write_all, write_atomically
 
 NO_COMMIT = "0" * 64
 """Stands for "there was none" and "there is none" in logs."""
@@ -124,7 +124,7 @@ class Refs:
         Raises RefMovedError when it is not, RefError when the name is refused or taken by the other kind.
         """
         check_ref_name(name)
-        with self.lock():
+        with storage_errors(f"changing {kind.word} {name!r}"), self.lock():
             self._expect(kind, name, old)
             other = RefKind.TAG if kind is RefKind.BRANCH else RefKind.BRANCH
             if self.get(other, name):
@@ -136,7 +136,7 @@ class Refs:
 
     def delete(self, kind: RefKind, name: str, *, old: str) -> None:
         """Remove a ref that is `old` now, and its log."""
-        with self.lock():
+        with storage_errors(f"removing {kind.word} {name!r}"), self.lock():
             self._expect(kind, name, old)
             self._path(kind, name).unlink()
             sync_directory(self._path(kind, name).parent)

@@ -11,12 +11,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from koguma.images import revisions
 from koguma.images.commits import Commit, decode_commit, history, is_id
 from koguma.images.errors import RefError, RepositoryError
-from koguma.images.files import write_atomically
+from koguma.images.files import storage_errors, write_atomically
 from koguma.images.objects import COMMIT, ObjectStore, ObjectWriter
 from koguma.images.refs import DEFAULT_BRANCH, Ref, RefChange, RefKind, Refs, check_ref_name
 from koguma.images.trees import Entry, read_root
@@ -54,7 +54,11 @@ class Repository:
     @classmethod
     def init(cls, path: Path) -> Repository:
         """Make a repository with a signing key. One whose making was cut short is completed."""
-        path = path.absolute()
+        with storage_errors("a new repository"):
+            return cls._init(path.absolute())
+
+    @classmethod
+    def _init(cls, path: Path) -> Repository:
         if not (path / _MARKER).exists() and path.exists() and any(path.iterdir()) and not (path / "packs").is_dir():
             raise RepositoryError(f"a new repository needs a new or empty directory, got {str(path)!r}")
         path.mkdir(parents=True, exist_ok=True)
@@ -87,6 +91,16 @@ class Repository:
         if marker != FORMAT:
             raise RepositoryError(f"a repository must have the format {FORMAT!r}, got {marker[:80]!r} ({path})")
         return cls(path.absolute())
+
+    def close(self) -> None:
+        """Let go of the files it holds open; for programs that go on after using a repository."""
+        self.objects.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     # Reading
 
@@ -127,7 +141,8 @@ class Repository:
         from koguma.images.checkout import checkout  # noqa: PLC0415
 
         commit = self.resolve(revision)
-        checkout(self.objects, self.root(commit), destination, progress)
+        with storage_errors("a checkout"):
+            checkout(self.objects, self.root(commit), destination, progress)
         return commit
 
     def export(self, revision: str, image_format: str, output: Path, progress: Progress | None = None) -> Commit:
@@ -135,7 +150,8 @@ class Repository:
         from koguma.images.export import export  # noqa: PLC0415
 
         commit = self.resolve(revision)
-        export(self.objects, commit.tree, self.root(commit), image_format, output, self.path / "tmp", progress)
+        with storage_errors("an export"):
+            export(self.objects, commit.tree, self.root(commit), image_format, output, self.path / "tmp", progress)
         return commit
 
     def labels(self) -> list[Label]:
@@ -167,16 +183,26 @@ class Repository:
         author: str | None = None,
         notes: Mapping[str, str] | None = None,
         keep_times: bool = False,
+        remember: bool = True,
         progress: Progress | None = None,
     ) -> Committed:
-        """Commit a directory to a branch, which is created when there is none. Labels follow with `update_labels`."""
+        """Commit a directory to a branch, which is created when there is none. Labels follow with `update_labels`.
+
+        `remember` keeps a stat cache, so that a commit of the same directory reads only what changed.
+        """
         from koguma.images.scan import scan  # noqa: PLC0415
 
         check_ref_name(branch)
         base = self.refs.get(RefKind.BRANCH, branch)
         with self.objects.writing() as writer:
             root = scan(
-                tree, self.objects, writer, self.path / "cache" / "stat", keep_times=keep_times, progress=progress
+                tree,
+                self.objects,
+                writer,
+                self.path / "cache" / "stat",
+                remember=remember,
+                keep_times=keep_times,
+                progress=progress,
             )
             commit = self.add_commit(writer, root, [base] if base else [], message, author=author, notes=notes)
         return self._publish(commit, branch, base)

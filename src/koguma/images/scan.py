@@ -54,12 +54,14 @@ def scan(
     writer: ObjectWriter,
     cache_folder: Path,
     *,
+    remember: bool = True,
     keep_times: bool = False,
     progress: Callable[[int], None] | None = None,
 ) -> bytes:
     """Store the tree below `root` and return the id of its root object.
 
-    `progress` is told the bytes read. Raises TreeError for sockets, mounts inside the tree and files that vanish.
+    `remember` keeps the stat cache for the next time; a tree that will not be there again needs none. `progress` is told
+    the bytes read. Raises TreeError for sockets, mounts inside the tree and files that vanish.
     """
     top = os.fsencode(root)
     try:
@@ -76,7 +78,7 @@ def scan(
         walk.settle()
         found: dict[bytes, CachedDirectory] = {}
         tree_id = writer.add(TREE, encode_root(attributes._replace(digest=_store(tree, store, writer, found))))
-    if found != cache.directories:
+    if remember and found != cache.directories:
         cache.save(found)
     return tree_id
 

@@ -1,6 +1,7 @@
 """A commit as a tar stream, made straight from the packs: what exports read, without unpacking anything on a disk.
 
-POSIX (pax) format; extended headers only where the plain header has no room. Entries come in order of their names,
+ustar headers, with pax records for attributes that have no room in them. Long names are said in GNU's way and not in
+pax's: mksquashfs 4.5.1 damages some long link targets that come as pax records. Entries come in order of their names,
 parents first, so equal trees give equal streams.
 """
 
@@ -16,6 +17,8 @@ from koguma.images.trees import BLOCK, CHARACTER, DIRECTORY, FIFO, FILE, NORMAL_
 _BLOCK = 512
 _TYPES = {FILE: b"0", SYMLINK: b"2", CHARACTER: b"3", BLOCK: b"4", DIRECTORY: b"5", FIFO: b"6"}
 _HARD_LINK = b"1"
+_HELPER = Entry(b"", FILE, 0o644, 0, 0)
+_NAME_BYTES = 100
 _OCTAL_MAX = 0o7777777
 _SIZE_MAX = 0o77777777777
 _READ_AHEAD = 256
@@ -70,27 +73,28 @@ def _header(name: bytes, entry: Entry, kind: bytes, target: bytes) -> bytes:
     size = entry.size if kind == b"0" else 0
     mtime_ns = NORMAL_MTIME_NS if entry.mtime_ns is None else entry.mtime_ns
     seconds = mtime_ns // 10**9
-    records: list[tuple[bytes, bytes]] = [(b"SCHILY.xattr." + key, value) for key, value in entry.xattrs]
-    if len(name) > 100:
-        records.append((b"path", name))
-    if len(target) > 100:
-        records.append((b"linkpath", target))
-    for key, value, limit in (
-        (b"uid", entry.uid, _OCTAL_MAX),
-        (b"gid", entry.gid, _OCTAL_MAX),
-        (b"size", size, _SIZE_MAX),
-    ):
-        if value > limit:
-            records.append((key, str(value).encode()))
+    before = (_long(b"K", target) if len(target) > _NAME_BYTES else b"") + (
+        _long(b"L", name) if len(name) > _NAME_BYTES else b""
+    )
+    plain = _plain(name, entry, kind, target, size, seconds)
+    if kind == _HARD_LINK:
+        return before + plain
+    records = [(b"SCHILY.xattr." + key, value) for key, value in entry.xattrs]
+    numbers = ((b"uid", entry.uid, _OCTAL_MAX), (b"gid", entry.gid, _OCTAL_MAX), (b"size", size, _SIZE_MAX))
+    records += [(key, b"%d" % value) for key, value, limit in numbers if value > limit]
     if mtime_ns % 10**9 or not 0 <= seconds <= _SIZE_MAX:
         records.append((b"mtime", _decimal(mtime_ns)))
-    plain = _plain(name, entry, kind, target, size, seconds)
-    if not records or (kind == _HARD_LINK and len(name) <= 100 and len(target) <= 100):
-        return plain
+    if not records:
+        return before + plain
     body = b"".join(_record(key, value) for key, value in records)
-    padding = bytes(-len(body) % _BLOCK)
-    pax = _plain(b"./PaxHeaders/entry", entry._replace(mode=0o644), b"x", b"", len(body), 0)
-    return pax + body + padding + plain
+    extended = _plain(b"./PaxHeaders/entry", _HELPER, b"x", b"", len(body), 0)
+    return before + extended + body + bytes(-len(body) % _BLOCK) + plain
+
+
+def _long(kind: bytes, text: bytes) -> bytes:
+    """GNU's way to say a long name (L) or link target (K) of the next header."""
+    header = _plain(b"././@LongLink", _HELPER, kind, b"", len(text) + 1, 0)
+    return header + text + bytes(_BLOCK - len(text) % _BLOCK)
 
 
 def _plain(name: bytes, entry: Entry, kind: bytes, target: bytes, size: int, seconds: int) -> bytes:

@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from pathlib import Path
-
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from tests.unit.images.making import make_tree
-
 
 Image = Callable[..., "subprocess.CompletedProcess[str]"]
 

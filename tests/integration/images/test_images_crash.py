@@ -1,0 +1,116 @@
+"""kill -9 at random moments of commits and label updates, in processes of their own: what is left is the old state or
+the new one, and the next command makes everything right."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from koguma.images.fsck import fsck
+from koguma.images.repository import Repository
+from tests.unit.images.making import make_bootable_tree
+
+pytestmark = pytest.mark.slow
+KILLS = 30
+
+
+def _koguma(repository: Path, *arguments: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "koguma", "image", "--repo", str(repository), *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
+
+
+def _grow(tree: Path, generation: int, chance: random.Random) -> None:
+    for number in range(60):
+        folder = tree / f"usr/share/d{number % 7}"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"f{generation}-{number}").write_bytes(chance.randbytes(chance.choice([10, 5_000, 400_000])))
+
+
+def test_a_commit_killed_at_any_moment_leaves_the_old_state_or_the_new_one(tmp_path: Path) -> None:
+    chance = random.Random(1)
+    tree = make_bootable_tree(tmp_path / "tree")
+    repository = Repository.init(tmp_path / "repository")
+    head = repository.commit_tree(tree, "main", "start").commit.id
+    repository.update_labels()
+    started = time.monotonic()
+    _koguma(repository.path, "commit", "-b", "main", "-m", "calibrate", str(tree)).communicate(timeout=60)
+    usual_s = time.monotonic() - started + 0.4
+    outcomes = set()
+
+    for generation in range(KILLS):
+        _grow(tree, generation, chance)
+        process = _koguma(repository.path, "commit", "-b", "main", "-m", f"generation {generation}", str(tree))
+        time.sleep(chance.uniform(0.05, usual_s))
+        process.send_signal(signal.SIGKILL)
+        process.communicate(timeout=60)
+
+        with Repository.open(repository.path) as after:
+            now = after.resolve("main")
+            outcomes.add(now.id == head)
+            assert now.id == head or now.parents == (head,)
+            assert fsck(after).problems == ()
+            assert after.reflog("main")[0].new == now.id
+        head = now.id
+
+    assert outcomes == {True, False}, "the kills must hit before and after the commit, or the test tests nothing"
+    # The next command makes everything right: nothing half-made stays and every commit has its label.
+    done = _koguma(repository.path, "commit", "-b", "main", "-m", "last", str(tree))
+    output, errors = done.communicate(timeout=300)
+    assert done.returncode == 0, errors
+    final = Repository.open(repository.path)
+    labels = json.loads((repository.path / "boot" / "labels.json").read_bytes())["labels"]
+    assert labels["main"]["commit"] == output.decode().split()[-1] == final.resolve("main").id
+    assert {item["commit"] for item in labels.values()} == {commit.id for commit in final.log("main")}
+    for folder in ("boot/artifacts", "packs"):
+        assert [path.name for path in (repository.path / folder).iterdir() if path.name.startswith(".")] == []
+
+
+def test_two_processes_that_commit_to_one_branch_at_once_lose_nothing_silently(tmp_path: Path) -> None:
+    repository = Repository.init(tmp_path / "repository")
+    processes = []
+    for number in range(4):
+        tree = make_bootable_tree(tmp_path / f"tree{number}", package=str(number))
+        processes.append(
+            _koguma(repository.path, "commit", "-b", "main", "-m", f"number {number}", "--no-wait", str(tree))
+        )
+    results = [(process.communicate(timeout=60), process.returncode) for process in processes]
+
+    committed = {output.decode().split()[-1] for (output, _), status in results if status == 0}
+    for (_, errors), status in results:
+        assert status == 0 or b"branch" in errors
+    assert committed
+    assert {commit.id for commit in Repository.open(repository.path).log("main")} == committed
+
+
+def test_a_full_disk_leaves_the_last_good_state(tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("a small file system needs root to mount")
+    small = tmp_path / "small"
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "koguma", str(small)], check=True)
+    try:
+        repository = Repository.init(small / "repository")
+        tree = make_bootable_tree(tmp_path / "tree")
+        good = repository.commit_tree(tree, "main", "fits").commit
+        (tree / "big").write_bytes(random.Random(2).randbytes(16 * 1024 * 1024))
+        process = _koguma(repository.path, "commit", "-b", "main", "-m", "does not fit", "--no-wait", str(tree))
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == 1
+        assert errors.count(b"\n") == 1, errors
+
+        (tree / "big").unlink()
+        (tree / "etc/motd").write_text("small again")
+        with repository, Repository.open(repository.path) as again:
+            assert again.resolve("main").id == good.id
+            assert fsck(again).problems == ()
+            assert again.commit_tree(tree, "main", "fits again").created
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
