@@ -184,6 +184,21 @@ def test_ipmi_power_off_waits_until_the_machine_is_off() -> None:
     assert next(answers, None) is None
 
 
+def test_ipmi_a_question_cut_short_by_the_deadline_is_a_time_out_of_the_power_not_of_the_bmc() -> None:
+    clock = _Clock()
+    driver = IpmiPower(Access("ipmi", "192.0.2.1"), clock=clock, sleep=clock.sleep)
+
+    def run(command: list[str], timeout_s: float) -> str:
+        clock.now += 1
+        if timeout_s < 1:
+            raise PowerUnreachable("cut short")
+        return "Chassis Power is on"
+
+    driver._run = run  # type: ignore[method-assign]
+    with pytest.raises(PowerTimeout):
+        driver.set_power_state(PowerState.OFF, timeout_s=3.2)
+
+
 class _Clock:
     def __init__(self) -> None:
         self.now = 0.0

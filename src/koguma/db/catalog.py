@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from django.conf import settings
 from django.db import IntegrityError, transaction
 from django.db.models import ProtectedError
 
@@ -30,9 +31,9 @@ def create_flavor(flavor: Flavor) -> Flavor:
     try:
         with transaction.atomic():
             row = FlavorRow.objects.create(name=flavor.name, **flavor_columns(flavor))
+            _give_to_waiting_nodes(row)
     except IntegrityError:
         raise AlreadyExists(f"a flavor name belongs to one flavor, {flavor.name!r} exists") from None
-    _wake_nodes_without_flavor()
     return flavor_of(row)
 
 
@@ -136,7 +137,10 @@ def _reject_stale(seen: int | None, present: int, place: str) -> None:
         raise Stale(f"it has changed since version {seen}, it has {present} ({place})")
 
 
-def _wake_nodes_without_flavor() -> None:
-    """Nodes that registered before the flavor of new nodes existed can go on when they are given one."""
-    for node in NodeRow.objects.filter(flavor=None, goal__isnull=False):
+def _give_to_waiting_nodes(row: FlavorRow) -> None:
+    """Machines that registered before the flavor of new nodes existed get it now, and go on."""
+    if row.name != settings.KOGUMA_ENROLLMENT_FLAVOR:
+        return
+    for node in NodeRow.objects.filter(flavor=None, goal__isnull=False).select_for_update(no_key=True):
+        NodeRow.objects.filter(pk=node.pk).update(flavor=row)
         wake(node.pk, str(node.uuid))

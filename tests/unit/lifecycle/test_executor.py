@@ -263,9 +263,11 @@ def test_a_node_without_a_flavor_waits_for_one(site: Site) -> None:
     site.power().state = PowerState.OFF
     node = site.advance()
     assert (node.provision_state, node.status_code) == (S.AVAILABLE, StatusCode.WAITING_FOR_FLAVOR)
-    factories.flavor()
-    nodes.patch("node-1", {"flavor": "compute"})
-    assert site.advance().provision_state is S.WAIT_CALL_BACK
+    factories.flavor(name="storage")
+    assert site.advance().provision_state is S.AVAILABLE
+    factories.flavor()  # the one that new nodes get
+    node = site.advance()
+    assert (node.provision_state, node.flavor) == (S.WAIT_CALL_BACK, "compute")
 
 
 def test_an_active_node_stays_active_while_it_reboots_and_says_so(site: Site) -> None:
