@@ -96,7 +96,7 @@ def _make_root(
         "--format=directory", "--skip=essential/unlink", f"--setup-hook=sh {shlex.quote(str(setup))} \"$1\"",
         f"--customize-hook=sh {shlex.quote(str(customize))} \"$1\"",
     ]  # fmt: skip
-    # mmdebstrap leaves these options in the root's dpkg configuration, so that an upgrade does not bring the files back.
+    # mmdebstrap leaves these options in the root's dpkg configuration: an upgrade does not bring the files back.
     command += [f"--dpkgopt=path-exclude={pattern}" for pattern in recipe.exclude]
     if recipe.packages:
         command.append(f"--include={','.join(recipe.packages)}")

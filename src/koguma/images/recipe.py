@@ -6,6 +6,7 @@ components = ["main"]            # default
 variant = "minbase"              # mmdebstrap's; default
 hostname = "compute"             # optional
 node = true                      # install Koguma's node files; default false
+exclude = ["/lib/modules/*/kernel/sound/*"]   # paths of packages that dpkg leaves out, now and at later upgrades
 commands = ["systemctl enable ssh"]   # run in the root, in order, by its /bin/sh
 
 [[files]]                        # written before the commands run
@@ -27,12 +28,13 @@ from typing import Any
 from koguma.images.errors import RecipeError
 
 VARIANTS = ("essential", "apt", "minbase", "important", "standard")
-_KEYS = {"suite", "packages", "components", "variant", "hostname", "node", "commands", "files"}
+_KEYS = {"suite", "packages", "components", "variant", "hostname", "node", "exclude", "commands", "files"}
 _FILE_KEYS = {"path", "content", "source", "mode"}
 _SUITE = re.compile(r"[a-z][a-z0-9-]{1,40}")
 _PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]+(:[a-z0-9]+)?(=[A-Za-z0-9.+:~-]+)?")
 _COMPONENT = re.compile(r"[a-z][a-z0-9/-]{0,40}")
 _HOST_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+_PATH_PATTERN = re.compile(r"/[A-Za-z0-9_.*?/+-]+")
 _MODE = re.compile(r"0?[0-7]{3,4}")
 
 
@@ -54,6 +56,8 @@ class Recipe:
     variant: str
     hostname: str | None
     node: bool
+    exclude: tuple[str, ...]
+    """dpkg's path-exclude patterns."""
     commands: tuple[str, ...]
     files: tuple[RecipeFile, ...]
 
@@ -100,6 +104,7 @@ def parse_recipe(document: Mapping[str, Any], folder: Path) -> Recipe:
         variant=variant,
         hostname=hostname,
         node=node,
+        exclude=_texts(document, "exclude", _PATH_PATTERN),
         commands=_texts(document, "commands", None),
         files=tuple(_file(item, folder) for item in files),
     )

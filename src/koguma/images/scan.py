@@ -60,8 +60,8 @@ def scan(
 ) -> bytes:
     """Store the tree below `root` and return the id of its root object.
 
-    `remember` keeps the stat cache for the next time; a tree that will not be there again needs none. `progress` is told
-    the bytes read. Raises TreeError for sockets, mounts inside the tree and files that vanish.
+    `remember` keeps the stat cache for the next time; a tree that will not be there again needs none. `progress` is
+    told the bytes read. Raises TreeError for sockets, mounts inside the tree and files that vanish.
     """
     top = os.fsencode(root)
     try:

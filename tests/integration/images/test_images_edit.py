@@ -87,7 +87,8 @@ def test_an_edit_goes_on_where_it_was_left_and_tells_the_commands_status(reposit
 def test_the_helps_of_a_session_are_there_and_never_part_of_the_commit(repository: Repository, tmp_path: Path) -> None:
     script = (
         "set -e; cat /etc/resolv.conf >/dev/null; cat /usr/sbin/policy-rc.d; test -c /dev/null;"
-        'test -r /proc/self/status; echo > /dev/null; touch /tmp/x /run/y; test "$(stat -c %a /tmp)" = 1777; ! touch /sys/x 2>/dev/null'
+        "test -r /proc/self/status; echo > /dev/null; touch /tmp/x /run/y;"
+        'test "$(stat -c %a /tmp)" = 1777; ! touch /sys/x 2>/dev/null'
     )
     assert edit(repository, "compute", ["sh", "-c", script]) == 0
     upper = repository.path / "edit" / "compute" / "upper"

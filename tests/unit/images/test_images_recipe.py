@@ -23,6 +23,7 @@ def test_a_recipe_says_what_to_build(tmp_path: Path) -> None:
         commands = ["true"]
         hostname = "compute"
         node = true
+        exclude = ["/usr/share/doc/*"]
         [[files]]
         path = "/etc/motd"
         source = "motd"
@@ -37,6 +38,7 @@ def test_a_recipe_says_what_to_build(tmp_path: Path) -> None:
 
     assert (recipe.suite, recipe.packages, recipe.components) == ("bookworm", ("vim", "libc6:amd64"), ("main",))
     assert (recipe.commands, recipe.hostname, recipe.node, recipe.variant) == (("true",), "compute", True, "minbase")
+    assert recipe.exclude == ("/usr/share/doc/*",)
     assert recipe.files == (RecipeFile("/etc/motd", b"from a file", 0o640), RecipeFile("/etc/issue", b"hello", 0o644))
 
 
@@ -63,6 +65,8 @@ def test_the_digest_of_a_recipe_covers_the_files_it_refers_to(tmp_path: Path) ->
         ({"hostname": "a b"}, "hostname must match"),
         ({"node": "yes"}, "node must be true or false"),
         ({"commands": [""]}, "commands must be a list"),
+        ({"exclude": ["usr/share/doc"]}, "exclude must match"),
+        ({"exclude": ["/a b"]}, "exclude must match"),
         ({"files": {}}, "files must be tables"),
         ({"files": [{"path": "etc/motd", "content": ""}]}, "must be absolute"),
         ({"files": [{"path": "/../etc/motd", "content": ""}]}, "must be absolute"),
