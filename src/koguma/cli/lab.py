@@ -71,8 +71,8 @@ def up(
     _print_nodes(outcome.views, as_json)
     _print_addresses(lab, out)
     if not outcome.all_active:
-        waiting = ", ".join(f"{view.machine} ({view.provision_state})" for view in outcome.views if not view.active)
-        raise LabError(f"every node must be active within {deadline:g} s, not so: {waiting}")
+        late = [f"{view.machine} ({view.provision_state}, {view.status})" for view in outcome.views if not view.active]
+        raise LabError(f"every node must be active within {deadline:g} s, not so: {'; '.join(late)}")
 
 
 @app.command()
@@ -187,13 +187,14 @@ def _watch(lab: Lab, deadline_s: float, out: Console) -> enrolment.Outcome:
 
 
 def _watch_plainly(lab: Lab, deadline_s: float, out: Console) -> enrolment.Outcome:
-    seen: dict[str, tuple[str, str]] = {}
+    seen: dict[str, str] = {}
 
     def show(views: tuple[NodeView, ...], elapsed_s: float) -> None:
         for view in views:
-            if seen.get(view.machine) != (view.provision_state, view.phase):
-                seen[view.machine] = (view.provision_state, view.phase)
-                out.print(f"{elapsed_s:6.1f} s  {view.machine}  {view.provision_state}  {view.phase}", highlight=False)
+            line = "  ".join(text for text in (view.machine, view.provision_state, view.phase, view.status) if text)
+            if seen.get(view.machine) != line:
+                seen[view.machine] = line
+                out.print(f"{elapsed_s:6.1f} s  {line}", highlight=False, markup=False, soft_wrap=True)
 
     return enrolment.wait_until_active(lab, deadline_s, show)
 

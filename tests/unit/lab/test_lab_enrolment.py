@@ -1,0 +1,87 @@
+"""When the wait for active nodes ends, and how."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from koguma.lab import enrolment
+from koguma.lab.enrolment import NodeView, wait_until_active
+from koguma.lab.errors import ApiError
+from koguma.lab.lab import Lab, plan_of
+
+LAB = Lab(plan_of("lab", Path("/srv/k/lab"), 2))
+
+
+class Clock:
+    """Time that passes only when somebody sleeps."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.fixture(autouse=True)
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr(enrolment, "time", made)
+    return made
+
+
+def nodes_are(monkeypatch: pytest.MonkeyPatch, *looks: tuple[str, ...] | None) -> None:
+    """What each look at the nodes finds, the last for ever; None: the API does not answer."""
+    following: Iterator[tuple[str, ...] | None] = iter(looks)
+    last: list[tuple[str, ...] | None] = [None]
+
+    def look(_lab: Lab) -> tuple[NodeView, ...]:
+        last[0] = next(following, last[0])
+        if last[0] is None:
+            raise ApiError("the API does not answer")
+        return tuple(NodeView(f"node{n}", provision_state=state) for n, state in enumerate(last[0], start=1))
+
+    monkeypatch.setattr(enrolment, "look", look)
+
+
+def test_the_wait_ends_when_the_last_node_is_active(monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes_are(monkeypatch, ("enroll", "enroll"), ("active", "wait call-back"), ("active", "active"))
+    outcome = wait_until_active(LAB, 60)
+    assert outcome.all_active
+    assert outcome.elapsed_s == 2 * enrolment.POLL_S
+
+
+def test_an_api_that_is_away_for_a_while_ends_no_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes_are(monkeypatch, None, ("active", "deploying"), None, None, ("active", "active"))
+    assert wait_until_active(LAB, 60).all_active
+
+
+def test_the_deadline_ends_the_wait_with_what_was_seen_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes_are(monkeypatch, ("active", "wait call-back"), None)
+    outcome = wait_until_active(LAB, 30)
+    assert not outcome.all_active
+    assert [view.provision_state for view in outcome.views] == ["active", "wait call-back"]
+    assert 30 < outcome.elapsed_s < 35
+
+
+def test_nodes_that_stay_failed_end_the_wait_early(monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes_are(monkeypatch, ("active", "deploy failed"))
+    outcome = wait_until_active(LAB, 900)
+    assert not outcome.all_active
+    assert outcome.elapsed_s < 2 * enrolment.HOPELESS_S
+
+
+def test_a_failed_node_that_is_tried_again_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    failed, again = ("active", "deploy failed"), ("active", "deploying")
+    nodes_are(monkeypatch, *[failed] * 30, again, *[failed] * 30, again, ("active", "active"))
+    assert wait_until_active(LAB, 900).all_active
+
+
+def test_a_lab_without_machines_is_never_all_active(monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes_are(monkeypatch, ())
+    assert not wait_until_active(LAB, 3).all_active
