@@ -31,7 +31,6 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ.update(
         KOGUMA_DB_DSN=f"postgresql://postgres@/postgres?host={_PGDATA}",
         KOGUMA_SECRETS_DIR=str(secrets),
-        KOGUMA_NODES_DOMAIN="test.koguma",
         DJANGO_SETTINGS_MODULE="koguma.db.settings",
     )
     import django
