@@ -82,31 +82,36 @@ class Stage1Api:
         boot_id = new_boot_id()
         boot = ipxe.Boot(self._site.url, uuid, self._tokens.mint(uuid, boot_id), mac, self._site.console_args)
         node = self._inventory.snapshot.by_uuid.get(uuid)
-        report = Report.now(uuid, boot_id, "script", {"mac": mac, "remote_address": _remote(request)})
+        asked = {"mac": mac, "remote_address": _remote(request)}
         if node is None:
-            self._journal.add_unregistered(report)
+            script = ipxe.stage1(boot, self._labels.stage1().path, "register", "new machine", menu=False)
+            self._journal.add_unregistered(Report.now(uuid, boot_id, "script", {**asked, "mode": "register"}))
             log.info("script given", extra={"uuid": uuid, "boot": boot_id, "mode": "register"})
-            return PlainTextResponse(
-                ipxe.stage1(boot, self._labels.stage1().path, "register", "new machine", menu=False)
-            )
+            return PlainTextResponse(script)
         self._inventory.reject_foreign_address(node, _remote(request))
-        self._journal.add(report)
+        script, told = self._script_of(node, boot, boot_id, request.query_params.get("choose"))
+        self._journal.add(Report.now(uuid, boot_id, "script", {**asked, **told}))
         self._server.deliver_soon()
-        log.info("script given", extra={"node": node.name, "boot": boot_id, "mode": node.boot.mode})
-        return PlainTextResponse(self._script_of(node, boot, boot_id, request.query_params.get("choose")))
+        log.info("script given", extra={"node": node.name, "boot": boot_id, **told})
+        return PlainTextResponse(script)
 
-    def _script_of(self, node: SnapshotNode, boot: ipxe.Boot, boot_id: str, choose: str | None) -> str:
+    def _script_of(
+        self, node: SnapshotNode, boot: ipxe.Boot, boot_id: str, choose: str | None
+    ) -> tuple[str, dict[str, str]]:
+        """The script, and what its report says of it."""
         if node.boot.mode == "refuse":
-            return ipxe.refuse(node.name, node.boot.refuse_reason or "it may not boot now")
+            return ipxe.refuse(node.name, node.boot.refuse_reason or "it may not boot now"), {"mode": "refuse"}
         stage1 = self._labels.stage1()
         if node.boot.mode == "register":
-            return ipxe.stage1(boot, stage1.path, "register", f"{node.name} registers again", menu=False)
+            script = ipxe.stage1(boot, stage1.path, "register", f"{node.name} registers again", menu=False)
+            return script, {"mode": "register"}
         if choose is not None:
             self._journal.choose(boot_id, self._labels.resolve(choose).name)
         if not node.boot.kexec:
             label = self._planner.label(node, boot_id)
-            return ipxe.direct(boot, label.commit, node.boot.kernel_args, f"{node.name} boots {label.name}")
-        return ipxe.stage1(boot, stage1.path, "boot", f"{node.name} boots", menu=choose is None)
+            script = ipxe.direct(boot, label.commit, node.boot.kernel_args, f"{node.name} boots {label.name}")
+            return script, {"mode": "direct", "label": label.name, "commit": label.commit}
+        return ipxe.stage1(boot, stage1.path, "boot", f"{node.name} boots", menu=choose is None), {"mode": "boot"}
 
     async def menu(self, request: Request) -> Response:
         """Every label, for the person at the console of a known machine."""
@@ -141,6 +146,9 @@ class Stage1Api:
     async def profile(self, request: Request) -> Response:
         node, boot_id = self._asker(request), self._boot_of(request)[1]
         answer = self._planner.profile(node, boot_id)
+        chosen = {"label": answer["label"], "commit": answer["commit"]}
+        body = {"phase": "profile", "state": "started", "uptime_s": None, "reason": None, "data": chosen}
+        self._journal.add(Report.now(node.uuid, boot_id, "phase", body))
         self._server.deliver_soon()
         return JSONResponse(answer)
 

@@ -73,10 +73,13 @@ async def test_servers_refusal_is_passed_on(stranger: Machine, server: FakeServe
     assert (response.status_code, response.json()) == (409, {"error": server.refusal[1]})
 
 
-async def test_profile_and_detail_are_the_nodes_own(machine: Machine) -> None:
+async def test_profile_and_detail_are_the_nodes_own(machine: Machine, journal: Journal) -> None:
     await machine.script()
     profile = (await machine.get("profile")).json()
     assert (profile["node"], profile["label"], profile["commit"]) == ("node-1", "compute", COMMIT)
+    reports = journal.pending(10)
+    assert [(report.kind, report.body.get("mode")) for report in reports] == [("script", "boot"), ("phase", None)]
+    assert reports[1].body["data"] == {"label": "compute", "commit": COMMIT}
     detail = (await machine.get("detail")).json()
     assert detail["hostname"] == "node-1"
     assert [member["name"] for member in detail["members"]] == ["node-1", "node-2"]
