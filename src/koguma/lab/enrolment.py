@@ -110,7 +110,7 @@ def _view(lab: Lab, machine: Machine, node: Mapping[str, Any], boots: list[dict[
         name=_text(node, "name"),
         uuid=_text(node, "uuid"),
         provision_state=_text(node, "provision_state"),
-        status=_text(node, "last_error") or _text(node, "status"),
+        status=_text(node, "status") or _text(node, "last_error"),
         phase=_text(phases[-1], "name"),
         flavor=_text(node, "flavor"),
         label=_text(node, "label"),
