@@ -24,16 +24,17 @@ mkdir -p "$initramfs/hooks" "$initramfs/scripts" "$initramfs/conf.d"
 install -m 0755 "$here/initramfs/hooks/koguma" "$initramfs/hooks/koguma"
 install -m 0644 "$here/initramfs/scripts/koguma" "$initramfs/scripts/koguma"
 install -m 0644 "$here/initramfs/conf.d/koguma" "$initramfs/conf.d/koguma"
-install -m 0644 "$here"/initramfs/lib/*.sh "$root/usr/share/koguma/initramfs/"
+install -m 0644 "$here/initramfs/lib/network.sh" "$root/usr/share/koguma/initramfs/"
+install -m 0755 "$here/initramfs/lib/mount-root" "$root/usr/share/koguma/initramfs/"
+install -m 0644 "$here/../common/trace_imports.py" "$root/usr/share/koguma/"
 
-# enable UNIT TARGET: what `systemctl enable` would do.
-enable() {
+# enable_unit UNIT TARGET: what `systemctl enable` would do.
+enable_unit() {
     mkdir -p "$root/etc/systemd/system/$2.wants"
     ln -sf "/usr/lib/systemd/system/$1" "$root/etc/systemd/system/$2.wants/$1"
 }
 
 install -d "$root/usr/lib/systemd/system"
 install -m 0644 "$here"/systemd/*.service "$root/usr/lib/systemd/system/"
-enable koguma-render.service sysinit.target
-enable koguma-report.service multi-user.target
-enable koguma-multi-user.service multi-user.target
+enable_unit koguma-report.service multi-user.target
+enable_unit koguma-multi-user.service multi-user.target

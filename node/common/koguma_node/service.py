@@ -11,7 +11,7 @@ from typing import Any
 
 from koguma_node import transport
 from koguma_node.console import say, uptime_s
-from koguma_node.errors import RefusedError, NodeError
+from koguma_node.errors import NodeError, RefusedError
 
 ANSWER_BYTES_MAX = 16 * 1024 * 1024
 """`detail` names every member of the fleet; 20,000 of them are about 2 MB."""

@@ -1,5 +1,5 @@
-"""HTTP as a booting machine speaks it: one request per connection, HTTP/1.0, so that a body ends where its length or the
-connection ends and never comes in chunks.
+"""HTTP as a booting machine speaks it: one request per connection, HTTP/1.0, so that a body ends where its length or
+the connection ends and never comes in chunks.
 
 It exists because `http.client` brings email and ssl with it, a third of a second of every boot under emulation.
 It retries nothing; `service` and `download` decide about that.

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import time
 
+from koguma_node.console import say
+from koguma_node.errors import NodeError
+from koguma_node.service import Service
+from koguma_node.watchdog import Watchdog
+
 from koguma_stage1 import power
 from koguma_stage1.arguments import read_arguments
-from koguma_node.console import say
 from koguma_stage1.context import Context
-from koguma_node.errors import NodeError
 from koguma_stage1.runner import FAILURE_PAUSE_S, run_steps
-from koguma_node.service import Service
-from koguma_stage1.watchdog import Watchdog
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from koguma_stage1 import command
+from koguma_node import command
 from koguma_node.console import say
 from koguma_node.errors import NodeError
 

@@ -6,10 +6,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from koguma_stage1.arguments import Arguments
 from koguma_node.errors import NodeError
 from koguma_node.service import Service
-from koguma_stage1.watchdog import Watchdog
+from koguma_node.watchdog import Watchdog
+
+from koguma_stage1.arguments import Arguments
 
 
 class Lease:

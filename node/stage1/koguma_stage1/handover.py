@@ -9,9 +9,10 @@ import re
 from pathlib import Path
 from typing import Any
 
+from koguma_node.errors import NodeError
+
 from koguma_stage1 import newc
 from koguma_stage1.context import Context
-from koguma_node.errors import NodeError
 
 MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 INTERFACE = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,10}")
@@ -48,7 +49,7 @@ def boot_env(context: Context) -> str:
 
 
 def interface_names(detail: dict[str, Any]) -> str:
-    """ "MAC=NAME …" of the NICs that detail names: the initramfs cannot read JSON, and a NIC is named before it is up."""
+    """ "MAC=NAME …" of the NICs that detail names: its shell names a NIC before it is up."""
     pairs = []
     for interface in detail.get("interfaces", []):
         mac, name = str(interface.get("mac", "")).lower(), str(interface.get("name", ""))

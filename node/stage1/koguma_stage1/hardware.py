@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from koguma_stage1 import command
+from koguma_node import command
 
 SYS = Path("/sys")
 PROC = Path("/proc")
@@ -43,7 +43,7 @@ def memory_bytes(proc: Path = PROC) -> int:
     """The sum of the memory devices in the firmware's table, or else what the kernel can use."""
     try:
         table = command.run(["dmidecode", "-q", "-t", "17"], DMIDECODE_TIMEOUT_S).stdout
-    except Exception:  # noqa: BLE001 - the kernel's own figure is good enough for a machine whose tables are not
+    except Exception:
         table = ""
     return installed_memory_bytes(table) or _kernel_memory_bytes(proc)
 

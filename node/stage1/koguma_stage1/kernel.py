@@ -6,7 +6,7 @@ import ctypes
 import os
 from pathlib import Path
 
-from koguma_stage1 import command
+from koguma_node import command
 from koguma_node.console import say
 from koguma_node.errors import NodeError
 

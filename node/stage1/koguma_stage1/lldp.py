@@ -44,7 +44,7 @@ class Listener:
                 say(f"no LLDP on {name}: {error}")
 
     def collect(self, wait_s: float) -> dict[str, dict[str, Any]]:
-        """By NIC: chassis, port, mgmt_address. Ends when every NIC with a link has heard a neighbour, or after wait_s."""
+        """By NIC: chassis, port, mgmt_address. Ends when every NIC with a link has heard one, or after wait_s."""
         end = time.monotonic() + wait_s
         found: dict[str, dict[str, Any]] = {}
         with selectors.DefaultSelector() as selector:

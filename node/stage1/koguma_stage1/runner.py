@@ -16,10 +16,11 @@ from importlib import import_module
 from types import ModuleType
 from typing import NoReturn
 
-from koguma_stage1 import power
 from koguma_node.console import say
+from koguma_node.errors import NodeError, RefusedError
+
+from koguma_stage1 import power
 from koguma_stage1.context import Context
-from koguma_node.errors import RefusedError, NodeError
 
 STEPS = {
     "register": ("network", "inventory", "register"),
@@ -74,4 +75,6 @@ def _end_in_failure(context: Context, phase: str, error: Exception) -> NoReturn:
     off = refused and context.arguments.mode == "register"
     say(f"{'powering off' if off else 'rebooting'} in {pause_s:g} seconds")
     time.sleep(pause_s)
-    power.power_off() if off else power.reboot()
+    if off:
+        power.power_off()
+    power.reboot()

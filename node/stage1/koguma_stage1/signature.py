@@ -9,7 +9,7 @@ import base64
 import binascii
 from pathlib import Path
 
-from koguma_stage1 import command
+from koguma_node import command
 from koguma_node.errors import UnverifiedError
 
 TRUSTED = Path("/etc/koguma/trusted")
@@ -44,7 +44,7 @@ def _parse(line: str, place: str) -> tuple[str, bytes]:
         signature = b""
     if len(key_id) != 16 or not set(key_id) <= set("0123456789abcdef") or len(signature) != SIGNATURE_BYTES:
         raise UnverifiedError(
-            f"manifest.sig: a line must be a key id and the base64 of {SIGNATURE_BYTES} bytes, got {line[:120]!r} ({place})"
+            f"manifest.sig: a line must be a key id and {SIGNATURE_BYTES} bytes in base64, got {line[:120]!r} ({place})"
         )
     return key_id, signature
 

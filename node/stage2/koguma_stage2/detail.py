@@ -42,6 +42,19 @@ def check_detail(detail: dict[str, Any]) -> None:
     _matches(detail.get("uuid"), UUID, "uuid", "a UUID in lower case")
     if detail.get("domain"):
         _matches(detail["domain"], DOMAIN, "domain", "a domain name")
+    _check_links(detail)
+    for key in ("dns_servers", "ntp_servers"):
+        for index, server in enumerate(detail.get(key, [])):
+            _check_address(server, f"{key}[{index}]")
+    check_members(detail.get("members", []))
+    _check_keys(detail)
+    for place, template in _items(detail, "templates"):
+        _matches(template.get("mode") or "0644", MODE, f"{place}.mode", "an octal mode")
+        for key in ("source", "target"):
+            _require(isinstance(template.get(key), str), template.get(key), f"{place}.{key}", "a path")
+
+
+def _check_links(detail: dict[str, Any]) -> None:
     for place, interface in _items(detail, "interfaces"):
         _matches(interface.get("mac"), MAC, f"{place}.mac", "a MAC in lower case with colons")
         _matches(interface.get("name"), INTERFACE, f"{place}.name", "an interface name of 15 characters at most")
@@ -60,15 +73,6 @@ def check_detail(detail: dict[str, Any]) -> None:
         _matches(vlan.get("parent"), INTERFACE, f"{place}.parent", "an interface name")
         _check_vlan(vlan.get("vlan"), f"{place}.vlan")
         _check_link(vlan, place)
-    for key in ("dns_servers", "ntp_servers"):
-        for index, server in enumerate(detail.get(key, [])):
-            _check_address(server, f"{key}[{index}]")
-    check_members(detail.get("members", []))
-    _check_keys(detail)
-    for place, template in _items(detail, "templates"):
-        _matches(template.get("mode") or "0644", MODE, f"{place}.mode", "an octal mode")
-        for key in ("source", "target"):
-            _require(isinstance(template.get(key), str), template.get(key), f"{place}.{key}", "a path")
 
 
 def check_members(members: Any) -> None:

@@ -9,7 +9,7 @@ from koguma_stage2.errors import DetailError
 
 
 def write(root: Path, path: str, content: str, mode: int = 0o644) -> bool:
-    """Make the file hold `content`; whether that changed anything. The old file or the new one is there, never a part."""
+    """Make the file hold `content`; whether that changed anything. Never is a part of it there."""
     target = inside(root, path)
     data = content.encode()
     if _holds(target, data, mode):

@@ -18,6 +18,8 @@ def identity_files(detail: dict[str, Any]) -> dict[str, tuple[str, int]]:
         places.RESOLV_CONF: (resolv_conf(detail), 0o644),
     }
     if detail.get("ntp_servers"):
+        sources = "".join(f"server {server} iburst\n" for server in detail["ntp_servers"])
+        files[places.CHRONY] = (HEAD + sources, 0o644)
         files[places.TIMESYNCD] = (f"{HEAD}[Time]\nNTP={' '.join(detail['ntp_servers'])}\n", 0o644)
     if detail.get("ssh_authorized_keys"):
         lines = "".join(f"{key.strip()}\n" for key in detail["ssh_authorized_keys"])

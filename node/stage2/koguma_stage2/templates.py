@@ -1,7 +1,8 @@
 """Renders the flavor's templates with the image's Jinja: sandboxed, and an undefined variable is an error.
 
-A template sees `node`, `hostname`, `domain`, `uuid`, `flavor`, `address`, `interfaces`, `bonds`, `vlans`, `dns_servers`,
-`ntp_servers`, `members` and `variables`; variables whose name is none of these can also be said without `variables.`.
+A template sees `node`, `hostname`, `domain`, `uuid`, `flavor`, `address`, `interfaces`, `bonds`, `vlans`,
+`dns_servers`, `ntp_servers`, `members` and `variables`; a variable whose name is none of these can also be said
+without `variables.`.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from koguma_stage2.detail import own_address
 from koguma_stage2.errors import TemplateError
 
 KEYS = (
-    "node", "hostname", "domain", "uuid", "flavor", "interfaces", "bonds", "vlans", "dns_servers", "ntp_servers", "members"
+    "node", "hostname", "domain", "uuid", "flavor", "interfaces", "bonds", "vlans", "dns_servers", "ntp_servers",
+    "members",
 )  # fmt: skip
 TEMPLATE_BYTES_MAX = 1024 * 1024
 RELOAD_TIMEOUT_S = 60
@@ -42,6 +44,11 @@ def render_templates(root: Path, detail: dict[str, Any]) -> list[str]:
     if problems:
         raise TemplateError("; ".join(problems))
     return reloads
+
+
+def prepare() -> None:
+    """Import Jinja ahead of time, where something else is waited for anyway."""
+    _environment()
 
 
 def template_variables(detail: dict[str, Any]) -> dict[str, Any]:
@@ -72,9 +79,9 @@ def run_reloads(commands: Iterable[str]) -> list[str]:
 
 
 def _environment() -> Any:
-    # Imported here because Jinja takes longer to import than everything else of the renderer together.
-    from jinja2 import StrictUndefined
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
+    # Imported here because Jinja takes longer to import than all the rest, and a machine may have no templates.
+    from jinja2 import StrictUndefined  # noqa: PLC0415 - see above
+    from jinja2.sandbox import ImmutableSandboxedEnvironment  # noqa: PLC0415 - see above
 
     # Not HTML: configuration files must come out as they are written.
     return ImmutableSandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False)

@@ -24,13 +24,14 @@ from pathlib import Path
 import zstandard
 
 from koguma.images import stage1_contents
+from koguma.images.aptsources import machine_sources, mirror_lines
+from koguma.images.build import node_directory
 from koguma.images.errors import ToolError
 from koguma.images.files import remove_tree, sync_directory, sync_file
 from koguma.images.signing import load_signing_key, sign
 from koguma.images.tools import last_words, run_tool
 
 MANIFEST_FORMAT = "koguma-stage1/1"
-NODE_CODE = Path(__file__).resolve().parents[3] / "node"
 COMPRESSION_LEVEL = 19
 ARCHIVE_TIMEOUT_S = 300
 KEPT_BUILDS = 3
@@ -50,9 +51,9 @@ def build_stage1(
         work = Path(scratch)
         packages = work / "packages"
         progress("extracting Debian packages")
-        _extract_packages(packages, suite)
+        _extract_packages(packages, suite, work)
         progress("choosing programs and modules")
-        stage1_contents.lay_out_system(packages, NODE_CODE, work / "system")
+        stage1_contents.lay_out_system(packages, node_directory(), work / "system")
         _copy_trusted_keys(repository, work / "system/etc/koguma/trusted")
         progress("choosing and compressing drivers")
         stage1_contents.lay_out_drivers(packages, work / "drivers")
@@ -72,29 +73,14 @@ def build_stage1(
     return build_id
 
 
-def _extract_packages(target: Path, suite: str) -> None:
-    command = ["mmdebstrap", "--variant=extract", f"--include={','.join(stage1_contents.PACKAGES)}"]
-    command += [suite, str(target), *apt_sources(suite)]
+def _extract_packages(target: Path, suite: str, work: Path) -> None:
+    """From the mirrors that this machine uses; where they say nothing of Debian, from mmdebstrap's own."""
+    command = ["mmdebstrap", "--variant=extract", f"--include={','.join(stage1_contents.PACKAGES)}", suite, str(target)]
+    if lines := mirror_lines(suite, ["main"], machine_sources()):
+        sources = work / "sources.list"
+        sources.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        command.append(str(sources))
     run_tool(command, timeout_s=1800)
-
-
-def apt_sources(suite: str) -> list[str]:
-    """The mirrors of a suite that this machine's apt knows, as sources.list lines; none leaves mmdebstrap its default."""
-    try:
-        text = run_tool(
-            ["apt-get", "indextargets", "--format", "$(SITE) $(RELEASE) $(COMPONENT)", "Created-By: Packages"]
-        )
-    except ToolError:
-        return []
-    releases = (suite, f"{suite}-updates", f"{suite}-security")
-    found: dict[tuple[str, str], set[str]] = {}
-    for line in text.splitlines():
-        site, release, component = line.split()
-        if release in releases:
-            found.setdefault((site, release), set()).add(component)
-    if not any(release == suite for _site, release in found):
-        return []
-    return [f"deb {site} {release} {' '.join(sorted(names))}" for (site, release), names in sorted(found.items())]
 
 
 def _copy_trusted_keys(repository: Path, target: Path) -> None:

@@ -30,7 +30,7 @@ PROGRAMS = ("bin/busybox", "usr/bin/openssl", "usr/sbin/dmidecode", "usr/bin/ipm
 KMOD = "bin/kmod"
 PYTHON = "usr/bin/python3.11"
 APPLETS = (
-    "cat", "find", "ip", "ls", "mkdir", "mount", "mv", "reboot", "sh", "sleep", "sort", "udhcpc",
+    "cat", "grep", "find", "ip", "ls", "mkdir", "mount", "mv", "reboot", "sh", "sleep", "sort", "udhcpc",
 )  # fmt: skip
 MODULE_FOLDERS = (
     "drivers/net/ethernet",
@@ -52,38 +52,7 @@ MODULES = (
 )  # fmt: skip
 EXCLUDED_MODULES = re.compile(r"/(pata_|drivers/net/ethernet/(8390|dec|natsemi|fealnx|smsc|packetengines|dlink|sis)/)")
 """Drivers of buses and NICs that no server of this century boots from."""
-PYTHON_EXCLUDED = (
-    "argparse", "doctest", "email", "getopt", "http", "multiprocessing", "optparse", "pdb", "pydoc",
-    "ssl", "tarfile", "tkinter", "unittest", "urllib.request", "xml", "xmlrpc", "zipfile", "asyncio", "concurrent",
-    "dataclasses", "inspect", "ast", "dis", "difflib", "bz2", "lzma", "gzip", "pkgutil", "csv", "logging",
-)  # fmt: skip
-"""Imported by the standard library only inside functions that stage 1 never calls; `_prove_imports` guards this list."""
-PYTHON_ALWAYS = (
-    "encodings.ascii",
-    "encodings.latin_1",
-    "encodings.utf_8",
-    "encodings.idna",
-    "stringprep",
-    "unicodedata",
-)
-"""Loaded by name at run time, so that no import statement shows them."""
 STDLIB = "usr/lib/python3.11"
-TRACE_IMPORTS = """
-import modulefinder, os
-finder = modulefinder.ModuleFinder(excludes={2!r})
-for package in {1!r}:
-    for folder, _, names in os.walk(os.path.join("/{0}", package)):
-        for name in names:
-            if name.endswith(".py"):
-                finder.run_script(os.path.join(folder, name))
-                print(os.path.join(folder, name))
-for name in {3!r}:
-    finder.import_hook(name)
-for module in finder.modules.values():
-    if module.__file__ and module.__name__ != "__main__":
-        print(module.__file__)
-"""
-"""Run by the packages' Python: prints the files of our packages and of every module that they lead to."""
 COMPILE = """
 import py_compile, sys
 for path in set(sys.argv[1:]):
@@ -103,7 +72,7 @@ FOLDERS = (
     "usr/sbin",
     "usr/lib64",
 )
-PASSWD = "root:x:0:0:root:/root:/bin/sh\n"
+ACCOUNTS = "root:x:0:0:root:/root:/bin/sh\n"
 GROUP = "root:x:0:\n"
 
 
@@ -123,10 +92,10 @@ def lay_out_system(packages: Path, node: Path, target: Path) -> None:
         (target / name).symlink_to(f"usr/{name}")
     (target / "usr/lib").mkdir(exist_ok=True)
     (target / "var/run").symlink_to("/run")
-    (target / "etc/passwd").write_text(PASSWD, encoding="ascii")
+    (target / "etc/passwd").write_text(ACCOUNTS, encoding="ascii")
     (target / "etc/group").write_text(GROUP, encoding="ascii")
     _copy_programs(packages, target)
-    _copy_python(packages, (node / "common/koguma_node", node / "stage1/koguma_stage1"), target)
+    _copy_python(packages, node, target)
     _copy_scripts(node / "stage1", target)
     _prove_imports(target)
 
@@ -181,13 +150,15 @@ def _copy_libraries(packages: Path, program: str, target: Path) -> None:
             raise ToolError(f"{program} needs a library that its packages do not bring: {line.strip()}")
 
 
-def _copy_python(packages: Path, own: Iterable[Path], target: Path) -> None:
+def _copy_python(packages: Path, node: Path, target: Path) -> None:
     """Koguma's own packages and what they import, as byte code made by the very Python that will run it."""
+    own = (node / "common/koguma_node", node / "stage1/koguma_stage1")
     for package in own:
         shutil.copytree(package, packages / STDLIB / package.name, ignore=shutil.ignore_patterns("__pycache__"))
+    tracer = "trace_imports.py"
+    shutil.copyfile(node / "common" / tracer, packages / tracer)
     python = ["chroot", str(packages), f"/{PYTHON}", "-I", "-S", "-B"]
-    names = [package.name for package in own]
-    found = run_tool([*python, "-c", TRACE_IMPORTS.format(STDLIB, names, PYTHON_EXCLUDED, PYTHON_ALWAYS)]).split()
+    found = run_tool([*python, f"/{tracer}", f"/{STDLIB}", *(package.name for package in own)]).split()
     sources = [path for path in found if path.endswith(".py")]
     run_tool([*python, "-c", COMPILE, *sources])
     for source in sources:

@@ -23,8 +23,8 @@ def make_artifact(root: Path, shelf: Path, keys: Path, *, commit: str = "c" * 64
     shutil.copyfile(root / f"boot/vmlinuz-{release}", target / "kernel")
     shutil.copyfile(root / f"boot/initrd.img-{release}", target / "initrd")
     subprocess.run(
-        ["mksquashfs", root, target / "root.squashfs", "-comp", "zstd", "-Xcompression-level", "3", "-noappend", "-quiet",
-         "-no-progress", "-e", "boot"],
+        ["mksquashfs", root, target / "root.squashfs", "-comp", "zstd", "-Xcompression-level", "3", "-noappend",
+         "-quiet", "-no-progress", "-e", "boot"],
         check=True,
     )  # fmt: skip
     write_manifest(target, commit, release, keys)

@@ -1,12 +1,13 @@
-"""Collects what the machine is: DMI, CPUs, memory, disks, NICs with their LLDP neighbours, and its BMC with Koguma's user."""
+"""Collects what the machine is: DMI, CPUs, memory, disks, NICs with their LLDP neighbours, BMC with Koguma's user."""
 
 from __future__ import annotations
 
 import time
 from pathlib import Path
 
-from koguma_stage1 import bmc, hardware, lldp
 from koguma_node.console import say
+
+from koguma_stage1 import bmc, hardware, lldp
 from koguma_stage1.context import Context
 
 OUTCOME = "the machine is described and its BMC has Koguma's user"

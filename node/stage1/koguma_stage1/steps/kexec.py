@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import time
 
+from koguma_node.errors import NodeError
+
 from koguma_stage1 import handover, kernel, power
 from koguma_stage1.context import Context
-from koguma_node.errors import NodeError
 
 OUTCOME = "stage 2 is running"
 PHASE = "kexec"

@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from koguma_stage1.context import Context, Lease
 from koguma_node.errors import NodeError
+
+from koguma_stage1.context import Context, Lease
 
 OUTCOME = "the boot NIC has an address"
 PHASE = "stage1"

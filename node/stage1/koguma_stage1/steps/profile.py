@@ -6,8 +6,9 @@ import re
 from typing import Any
 
 from koguma_node.console import say
-from koguma_stage1.context import Context
 from koguma_node.errors import NodeError
+
+from koguma_stage1.context import Context
 
 OUTCOME = "the boot service has said what to boot"
 PHASE = "profile"
@@ -33,7 +34,7 @@ def checked_profile(profile: dict[str, Any]) -> dict[str, Any]:
     _require(
         profile, "artifact_url", lambda value: _is_one_line(value) and value.startswith("http://"), "an http:// URL"
     )
-    _require(profile, "overlay_size_bytes", lambda value: type(value) is int and value > 0, "a number of bytes")
+    _require(profile, "overlay_size_bytes", lambda value: type(value) is int and value >= 0, "a number of bytes")
     if profile["root_method"] == "nfs":
         _require(profile, "nfs", lambda value: _is_one_line(value) and ":/" in value, "HOST:/PATH")
     return profile

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from koguma_node.console import say
+
 from koguma_stage1.context import Context
 
 OUTCOME = "the boot service knows the machine"

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from koguma_node import transport
-from koguma_stage1 import signature
 from koguma_node.console import say
-from koguma_stage1.context import Context
-from koguma_stage1.download import fetch_verified
+from koguma_node.download import fetch_verified
 from koguma_node.errors import NodeError, UnverifiedError
+
+from koguma_stage1 import signature
+from koguma_stage1.context import Context
 
 OUTCOME = "manifest, kernel and initramfs are verified"
 PHASE = "verify"

@@ -1,35 +1,43 @@
 # Drivers and the boot NIC. The address is the one stage 1 got: there is no DHCP here, and no wait for it.
 # shellcheck shell=sh
 
-NIC_WAIT_TENTHS=300
-CARRIER_WAIT_TENTHS=600
+KOGUMA_NIC_WAIT_TENTHS=300
+KOGUMA_CARRIER_WAIT_TENTHS=600
 
-load_drivers() {
+koguma_load_drivers() {
+    # The hook keeps the drivers compressed one by one, out of the way of mkinitramfs, which would decompress them.
+    release=$(uname -r)
+    rm -rf "/usr/lib/modules/$release"
+    ln -s "/usr/lib/koguma/modules/usr/lib/modules/$release" "/usr/lib/modules/$release"
     aliases=
     for device in /sys/bus/pci/devices/*; do
         read -r class <"$device/class"
         read -r alias <"$device/modalias"
         case $class in
-            0x02* | 0x0880* | 0x0601* | 0x0c05* | 0x01*) aliases="$aliases $alias" ;;  # NICs, watchdogs; disks of root method local
+            # NICs; watchdogs behind system peripherals, LPC and SMBus; disks, which root method local needs
+            0x02* | 0x0880* | 0x0601* | 0x0c05* | 0x01*) aliases="$aliases $alias" ;;
         esac
     done
     # shellcheck disable=SC2086
-    modprobe -abq $aliases loop overlay "$KOGUMA_ROOT_FORMAT"
+    modprobe -abq $aliases af_packet loop overlay "$KOGUMA_ROOT_FORMAT"
+    # shellcheck disable=SC2046
     modprobe -abq $(cat /sys/bus/virtio/devices/*/modalias 2>/dev/null)
+    [ -e /dev/watchdog0 ] || modprobe -q softdog
+    [ "$KOGUMA_ROOT_METHOD" != nfs ] || modprobe -abq nfsv4 nfs
 }
 
-# name_nics: KOGUMA_INTERFACES is "MAC=NAME MAC=NAME …". A NIC that was renamed here keeps its name in stage 2 (udev's
-# policy "keep"), so that it need not be taken down for it. Each goes over a name that no other can have.
-name_nics() {
+# KOGUMA_INTERFACES is "MAC=NAME MAC=NAME …". A NIC that was renamed here keeps its name in stage 2 (udev's policy
+# "keep"), so that it need not be taken down for it. Each goes over a name that no other can have.
+koguma_name_nics() {
     for pair in ${KOGUMA_INTERFACES:-}; do
-        nic=$(nic_with_mac "${pair%%=*}") && ip link set "$nic" name "kgm-${pair##*=}"
+        nic=$(koguma_nic_with_mac "${pair%%=*}") && ip link set "$nic" name "kgm-${pair##*=}"
     done
     for pair in ${KOGUMA_INTERFACES:-}; do
-        nic=$(nic_with_mac "${pair%%=*}") && ip link set "$nic" name "${pair##*=}"
+        nic=$(koguma_nic_with_mac "${pair%%=*}") && ip link set "$nic" name "${pair##*=}"
     done
 }
 
-nic_with_mac() {
+koguma_nic_with_mac() {
     for nic in /sys/class/net/*; do
         [ -e "$nic/device" ] || continue
         read -r address <"$nic/address"
@@ -38,11 +46,15 @@ nic_with_mac() {
     return 1
 }
 
-configure_boot_nic() {
+# Prints nothing when the NIC is configured, else why it is not.
+koguma_configure_boot_nic() {
     tries=0
-    until boot_nic=$(nic_with_mac "$KOGUMA_MAC"); do
+    until boot_nic=$(koguma_nic_with_mac "$KOGUMA_MAC"); do
         tries=$((tries + 1))
-        [ $tries -lt $NIC_WAIT_TENTHS ] || fail "the boot NIC must have a driver in the initramfs, got no NIC with MAC $KOGUMA_MAC"
+        if [ $tries -ge $KOGUMA_NIC_WAIT_TENTHS ]; then
+            echo "the boot NIC must have a driver in the initramfs, got no NIC with MAC $KOGUMA_MAC"
+            return
+        fi
         sleep 0.1
     done
     ip link set "$boot_nic" up
@@ -51,7 +63,10 @@ configure_boot_nic() {
     tries=0
     until [ "$(cat "/sys/class/net/$boot_nic/carrier" 2>/dev/null)" = 1 ]; do
         tries=$((tries + 1))
-        [ $tries -lt $CARRIER_WAIT_TENTHS ] || fail "the boot NIC must have a link, got none in a minute ($boot_nic)"
+        if [ $tries -ge $KOGUMA_CARRIER_WAIT_TENTHS ]; then
+            echo "the boot NIC must have a link, got none in a minute ($boot_nic)"
+            return
+        fi
         sleep 0.1
     done
 }

@@ -1,4 +1,4 @@
-"""The watchdog that reboots a stage 1 that hangs: a hardware one when the machine has it, the kernel's otherwise.
+"""The watchdog that reboots a machine whose boot hangs: a hardware one when the machine has it, the kernel's otherwise.
 
 A thread pets it for as long as the running step's deadline has not passed. A step that hangs beyond its deadline,
 or a Python that hangs as a whole, is not petted any more, and the machine reboots TIMEOUT_S later.

@@ -9,13 +9,13 @@ from koguma_node.errors import NodeError
 Result = subprocess.CompletedProcess
 
 
-def run(arguments: list[str], timeout_s: float, stdin: str | None = None) -> Result[str]:
-    """Run a tool to its end and return its result, whatever its status. Raises NodeError when it hangs or is missing."""
+def run(arguments: list[str], timeout_s: float, environment: dict[str, str] | None = None) -> Result[str]:
+    """Run a tool to its end; its result, whatever its status. Raises NodeError when it hangs or is missing."""
     try:
         return subprocess.run(
             arguments,
-            input=stdin,
-            stdin=subprocess.DEVNULL if stdin is None else None,
+            stdin=subprocess.DEVNULL,
+            env=environment,
             capture_output=True,
             encoding="utf-8",
             errors="replace",
