@@ -39,7 +39,6 @@ def main() -> int:
     if not Path(places.RENDERED).exists():
         say("rendering has failed: this machine does not say installed")
         return 0
-    service.report("userspace", "started")
     if not _wait_for(Path(places.MULTI_USER), MULTI_USER_WAIT_S):
         service.report("userspace", "failed", f"multi-user.target must be reached within {MULTI_USER_WAIT_S:g} s")
         return 1
