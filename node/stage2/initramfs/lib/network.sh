@@ -57,6 +57,8 @@ koguma_configure_boot_nic() {
         fi
         sleep 0.1
     done
+    # Addresses come from boot.env alone: no stranger's router advertisement gives the node another.
+    echo 0 >"/proc/sys/net/ipv6/conf/$boot_nic/accept_ra" || :
     ip link set "$boot_nic" up
     ip addr add "$KOGUMA_ADDRESS" dev "$boot_nic"
     [ -z "$KOGUMA_GATEWAY" ] || ip route add default via "$KOGUMA_GATEWAY" dev "$boot_nic"
