@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -21,22 +22,26 @@ from ninja.errors import ValidationError as NinjaValidationError
 from koguma.api import views
 from koguma.api.errors import BadReference, database_away, status_of
 from koguma.api.schemas import (
+    BondBody,
     BootLabelBody,
     FlavorBody,
     FlavorCreate,
     FlavorPatch,
     NetworkBody,
     NetworkCreate,
+    NetworkPatch,
     NodeCreate,
     NodePatch,
     PowerBody,
     ProvisionBody,
+    VlanBody,
 )
 from koguma.db import catalog, nodes, registrations
 from koguma.errors import KogumaError
 from koguma.lifecycle.errors import VerbRefused
 from koguma.model import names
 from koguma.model.flavor import Flavor, Template
+from koguma.model.layout import Bond, Layout, Vlan
 from koguma.model.network import Network
 from koguma.model.node import Node
 from koguma.model.states import PowerAction, ProvisionState, Verb
@@ -90,8 +95,8 @@ def list_nodes(
         raise BadReference(f"provision_state must be one of Ironic's states, got {names.shown(provision_state)}")
     found = nodes.listed(state=provision_state, flavor=flavor, after=after, limit=limit + 1)
     page = found[:limit]
-    labels = _flavor_labels()
-    response = _list([views.node_json(node, labels.get(node.flavor or "")) for node in page])
+    flavors = _flavors()
+    response = _list([views.node_json(node, flavors.get(node.flavor or "")) for node in page])
     if len(found) > limit:
         query = request.GET.copy()
         query["after"], query["limit"] = page[-1].name, str(limit)
@@ -192,7 +197,13 @@ def patch_flavor(request: HttpRequest, name: str, body: FlavorPatch) -> HttpResp
     values = {key: getattr(body, key) for key in body.model_fields_set if getattr(body, key) is not None}
     if "templates" in values:
         values["templates"] = tuple(Template(**item.model_dump()) for item in values["templates"])
-    return _flavor(catalog.change_flavor(replace(catalog.flavor(name), **values), _if_match(request)))
+    links = _links_of(values.pop("bonds", ()), values.pop("vlans", ()))
+    given = {key: getattr(links, key) for key in ("bonds", "vlans") if getattr(body, key) is not None}
+
+    def edit(flavor: Flavor) -> Flavor:
+        return replace(flavor, **values, layout=replace(flavor.layout, **given))
+
+    return _flavor(catalog.edit_flavor(name, edit, _if_match(request)))
 
 
 @api.delete("/flavors/{name}")
@@ -221,6 +232,12 @@ def put_network(request: HttpRequest, name: str, body: NetworkBody) -> HttpRespo
     return _network(catalog.change_network(_network_of(name, body), _if_match(request)))
 
 
+@api.patch("/networks/{name}")
+def patch_network(request: HttpRequest, name: str, body: NetworkPatch) -> HttpResponse:
+    given = {key: value for key, value in _network_values(body).items() if key in body.model_fields_set}
+    return _network(catalog.edit_network(name, lambda network: replace(network, **given), _if_match(request)))
+
+
 @api.delete("/networks/{name}")
 def delete_network(request: HttpRequest, name: str) -> HttpResponse:
     catalog.delete_network(name)
@@ -232,7 +249,7 @@ def _list(items: list[dict[str, Any]]) -> HttpResponse:
 
 
 def _node(node: Node, status: int = 200) -> HttpResponse:
-    return _tagged(views.node_json(node, _flavor_labels().get(node.flavor or "")), node.version, status)
+    return _tagged(views.node_json(node, _flavors().get(node.flavor or "")), node.version, status)
 
 
 def _flavor(flavor: Flavor, status: int = 200) -> HttpResponse:
@@ -260,19 +277,31 @@ def _if_match(request: HttpRequest) -> int | None:
     return int(match[1])
 
 
-def _flavor_labels() -> dict[str, str]:
-    return {flavor.name: flavor.label for flavor in catalog.flavors()}
+def _flavors() -> dict[str, Flavor]:
+    return {flavor.name: flavor for flavor in catalog.flavors()}
 
 
 def _flavor_of(name: str, body: FlavorBody) -> Flavor:
-    values = body.model_dump(exclude={"name", "templates", "root_method"})
+    values = body.model_dump(exclude={"name", "templates", "root_method", "bonds", "vlans"})
     templates = tuple(Template(**item.model_dump()) for item in body.templates)
     values["label"] = values["label"] or name
-    return Flavor(name=name, templates=templates, root_method=body.root_method, **values)
+    layout = _links_of(body.bonds, body.vlans)
+    return Flavor(name=name, templates=templates, root_method=body.root_method, layout=layout, **values)
+
+
+def _links_of(bonds: Iterable[BondBody], vlans: Iterable[VlanBody]) -> Layout:
+    return Layout(
+        tuple(Bond(bond.name, bond.mode, tuple(bond.interfaces)) for bond in bonds),
+        tuple(Vlan(vlan.network, vlan.interface) for vlan in vlans),
+    )
 
 
 def _network_of(name: str, body: NetworkBody) -> Network:
+    return Network(name=name, **_network_values(body))
+
+
+def _network_values(body: NetworkPatch) -> dict[str, Any]:
     values = body.model_dump(exclude={"name", "purpose"})
     for key in ("reserved", "dns_servers", "ntp_servers"):
         values[key] = tuple(values[key])
-    return Network(name=name, purpose=body.purpose, **values)
+    return {**values, "purpose": body.purpose}

@@ -8,6 +8,7 @@ from ninja import Schema
 from pydantic import ConfigDict, Field
 
 from koguma.model.flavor import RootMethod
+from koguma.model.layout import BondMode
 from koguma.model.network import Purpose
 
 Line = Annotated[str, Field(max_length=2000, pattern=r"^[^\x00-\x1f\x7f]*$")]
@@ -73,6 +74,25 @@ class TemplateBody(Body):
     reload: Annotated[str, Field(max_length=200, pattern=r"^[A-Za-z0-9@._:-]+$")] | None = None
 
 
+InterfaceName = Annotated[str, Field(min_length=1, max_length=15, pattern=r"^[A-Za-z][A-Za-z0-9._-]*$")]
+"""As Linux allows; `koguma.model.layout` has the other rules."""
+
+
+class BondBody(Body):
+    name: InterfaceName
+    mode: BondMode
+    interfaces: Annotated[list[InterfaceName], Field(min_length=1, max_length=32)]
+
+
+class VlanBody(Body):
+    network: Annotated[str, Field(max_length=63)]
+    interface: InterfaceName
+
+
+Bonds = Annotated[list[BondBody], Field(max_length=16)]
+Vlans = Annotated[list[VlanBody], Field(max_length=256)]
+
+
 class FlavorBody(Body):
     label: str
     root_method: RootMethod = RootMethod.RAM
@@ -81,6 +101,8 @@ class FlavorBody(Body):
     templates: Annotated[list[TemplateBody], Field(max_length=200)] = []
     variables: dict[str, Any] = {}
     requirements: dict[str, Any] = {}
+    bonds: Bonds = []
+    vlans: Vlans = []
 
 
 class FlavorCreate(FlavorBody):
@@ -96,12 +118,16 @@ class FlavorPatch(Body):
     templates: Annotated[list[TemplateBody], Field(max_length=200)] | None = None
     variables: dict[str, Any] | None = None
     requirements: dict[str, Any] | None = None
+    bonds: Bonds | None = None
+    vlans: Vlans | None = None
 
 
-class NetworkBody(Body):
+class NetworkPatch(Body):
+    """Only the keys that are given are changed; null clears what may be null."""
+
     purpose: Purpose = Purpose.PROVISIONING
     vlan: int = 0
-    subnet: str
+    subnet: str = ""
     gateway: str | None = None
     discovery_start: str | None = None
     discovery_end: str | None = None
@@ -110,6 +136,12 @@ class NetworkBody(Body):
     ntp_servers: Annotated[list[str], Field(max_length=8)] = []
     domain: Annotated[str, Field(max_length=253, pattern=r"^[a-z0-9.-]*$")] = ""
     mtu: int = 1500
+
+
+class NetworkBody(NetworkPatch):
+    """A whole network: what is not given has its default."""
+
+    subnet: str
 
 
 class NetworkCreate(NetworkBody):

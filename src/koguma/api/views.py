@@ -5,17 +5,20 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from koguma.db.rows import phase_json
+from koguma.db.rows import layout_json, phase_json
+from koguma.lifecycle.steps import reason_not_bootable
 from koguma.model.boot_record import BootRecord
 from koguma.model.flavor import Flavor
+from koguma.model.layout import interface_names, reason_not_fitting
 from koguma.model.network import Network
-from koguma.model.node import Node, Port
+from koguma.model.node import Node
 from koguma.model.operation import StepRecord
 
 
-def node_json(node: Node, flavor_label: str | None) -> dict[str, Any]:
-    """Everything an operator may know of a node; no secret is part of it. `flavor_label` is what its flavor boots."""
+def node_json(node: Node, flavor: Flavor | None) -> dict[str, Any]:
+    """Everything an operator may know of a node; no secret is part of it. `flavor` is the node's."""
     installed = node.installed
+    interfaces = interface_names(node.ports)
     return {
         "uuid": node.uuid,
         "name": node.name,
@@ -35,7 +38,7 @@ def node_json(node: Node, flavor_label: str | None) -> dict[str, Any]:
         "maintenance": node.maintenance,
         "maintenance_reason": node.maintenance_reason,
         "flavor": node.flavor,
-        "label": node.label or flavor_label,
+        "label": node.label or (flavor.label if flavor else None),
         "label_override": node.label,
         "once": {"id": node.once.id, "label": node.once.label} if node.once else None,
         "kexec": node.kexec,
@@ -45,7 +48,9 @@ def node_json(node: Node, flavor_label: str | None) -> dict[str, Any]:
         "addresses": list(node.addresses),
         "bmc_address": node.bmc.address if node.bmc else None,
         "bmc": {"driver": node.bmc.driver, "username": node.bmc.username, "mac": node.bmc.mac} if node.bmc else None,
-        "ports": [port_json(port) for port in node.ports],
+        "vlan_addresses": [dict(vars(item)) for item in node.vlan_addresses],
+        "reason_not_bootable": _reason_not_bootable(node, flavor),
+        "ports": [{**vars(port), "interface": interfaces[port.mac]} for port in node.ports],
         "inventory": node.inventory,
         "variables": node.variables,
         "ssh_host_public_keys": [node.ssh_host_public_key] if node.ssh_host_public_key else [],
@@ -56,10 +61,6 @@ def node_json(node: Node, flavor_label: str | None) -> dict[str, Any]:
         "updated_at": _time(node.updated_at),
         "version": node.version,
     }
-
-
-def port_json(port: Port) -> dict[str, Any]:
-    return dict(vars(port))
 
 
 def boot_json(boot: BootRecord) -> dict[str, Any]:
@@ -84,15 +85,24 @@ def step_json(step: StepRecord) -> dict[str, Any]:
 
 def flavor_json(flavor: Flavor) -> dict[str, Any]:
     return {
-        **vars(flavor),
+        **{key: value for key, value in vars(flavor).items() if key != "layout"},
         "root_method": flavor.root_method.value,
         "templates": [dict(vars(template)) for template in flavor.templates],
+        **layout_json(flavor.layout),
     }
 
 
 def network_json(network: Network) -> dict[str, Any]:
     lists = {key: list(getattr(network, key)) for key in ("reserved", "dns_servers", "ntp_servers")}
     return {**vars(network), **lists, "purpose": network.purpose.value}
+
+
+def _reason_not_bootable(node: Node, flavor: Flavor | None) -> str | None:
+    """As the node's and the flavor's records stand now, whether or not a boot has been tried."""
+    reason = reason_not_bootable(node, flavor)
+    if reason or flavor is None:
+        return reason
+    return reason_not_fitting(flavor.layout, node)
 
 
 def _value(member: Any) -> Any:

@@ -33,6 +33,15 @@ Requirements = Annotated[
     str | None, typer.Option(help="What a machine must have: JSON with memory_bytes, cpu_count, architecture.")
 ]
 
+Bonds = Annotated[
+    list[str] | None,
+    typer.Option("--bond", help="NAME:MODE:INTERFACES, like bond0:802.3ad:eth0,eth1; '' for none. Repeatable."),
+]
+Vlans = Annotated[
+    list[str] | None,
+    typer.Option("--vlan", help="NETWORK@INTERFACE: that network, tagged, on a NIC or bond; '' for none. Repeatable."),
+]
+
 
 @app.command("list")
 def list_flavors(api: ApiOption = None, as_json: JsonOption = False) -> None:
@@ -64,12 +73,14 @@ def create(
     template: Templates = None,
     variables: Variables = None,
     requirements: Requirements = None,
+    bond: Bonds = None,
+    vlan: Vlans = None,
     api: ApiOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Make a flavor; its label is its name where none is given. Harmless when it exists with these values."""
     client = Client(api)
-    body = _body(label, root_method, kernel_args, overlay_size, template, variables, requirements)
+    body = _body(label, root_method, kernel_args, overlay_size, template, variables, requirements, bond, vlan)
     try:
         flavor = client.post("flavors", body={"name": name, **body})
     except ApiError as error:
@@ -93,11 +104,13 @@ def set_flavor(
     template: Templates = None,
     variables: Variables = None,
     requirements: Requirements = None,
+    bond: Bonds = None,
+    vlan: Vlans = None,
     api: ApiOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Change a flavor. Its nodes boot what it says at their next boot."""
-    body = _body(label, root_method, kernel_args, overlay_size, template, variables, requirements)
+    body = _body(label, root_method, kernel_args, overlay_size, template, variables, requirements, bond, vlan)
     _show(Client(api).patch("flavors", name, body=body), as_json)
 
 
@@ -111,7 +124,12 @@ def _show(flavor: dict[str, Any], as_json: bool) -> None:
     if as_json:
         print_json(flavor)
     else:
-        print_pairs([(key.replace("_", " "), value) for key, value in flavor.items()])
+        shown = {
+            **flavor,
+            "bonds": [f"{item['name']}:{item['mode']}:{','.join(item['interfaces'])}" for item in flavor["bonds"]],
+            "vlans": [f"{item['network']}@{item['interface']}" for item in flavor["vlans"]],
+        }
+        print_pairs([(key.replace("_", " "), value) for key, value in shown.items()])
 
 
 def _body(
@@ -122,6 +140,8 @@ def _body(
     templates: list[str] | None,
     variables: str | None,
     requirements: str | None,
+    bonds: list[str] | None,
+    vlans: list[str] | None,
 ) -> dict[str, Any]:
     """The keys that were given."""
     values = {
@@ -132,6 +152,8 @@ def _body(
         "templates": [_template(text) for text in templates] if templates else None,
         "variables": json_value(variables, "--variables") if variables is not None else None,
         "requirements": json_value(requirements, "--requirements") if requirements is not None else None,
+        "bonds": [_bond(text) for text in bonds if text] if bonds is not None else None,
+        "vlans": [_vlan(text) for text in vlans if text] if vlans is not None else None,
     }
     return {key: value for key, value in values.items() if value is not None}
 
@@ -143,6 +165,22 @@ def _template(text: str) -> dict[str, Any]:
     if not (source.startswith("/") and target.startswith("/")):
         raise UsageFault(f"a template must be SOURCE:TARGET[:MODE[:UNIT]] with absolute paths, got {text!r}")
     return {"source": source, "target": target, "mode": mode or "0644", "reload": reload or None}
+
+
+def _bond(text: str) -> dict[str, Any]:
+    name, _, rest = text.partition(":")
+    mode, _, nics = rest.partition(":")
+    interfaces = [nic.strip() for nic in nics.split(",") if nic.strip()]
+    if not (name and mode and interfaces):
+        raise UsageFault(f"a bond must be NAME:MODE:INTERFACES like bond0:802.3ad:eth0,eth1, got {text!r}")
+    return {"name": name, "mode": mode, "interfaces": interfaces}
+
+
+def _vlan(text: str) -> dict[str, Any]:
+    network, _, interface = text.partition("@")
+    if not (network and interface):
+        raise UsageFault(f"a VLAN must be NETWORK@INTERFACE like storage@bond0, got {text!r}")
+    return {"network": network, "interface": interface}
 
 
 def size_bytes(text: str) -> int:

@@ -79,8 +79,46 @@ def create(
             raise
         network = client.get("networks", name)
         if any(network[key] != value for key, value in body.items()):
-            raise UsageFault("the network exists with other values; delete it first, or change it by the API") from None
+            raise UsageFault(
+                f"the network exists with other values; change it with `koguma network set {name}`"
+            ) from None
     _show(network, as_json)
+
+
+@app.command("set")
+def set_network(
+    name: Name,
+    subnet: Annotated[str | None, typer.Option(help="The IPv4 subnet, like 10.77.0.0/24.")] = None,
+    purpose: Annotated[
+        Literal["provisioning", "tenant", "bmc", "storage"] | None, typer.Option(help="What it is for.")
+    ] = None,
+    vlan: Annotated[int | None, typer.Option(help="The VLAN; 0: untagged.")] = None,
+    gateway: Annotated[str | None, typer.Option(help="The gateway's address; '' for none.")] = None,
+    discovery: Annotated[
+        str | None, typer.Option(help="FIRST-LAST: addresses for machines nobody knows yet; '' for none.")
+    ] = None,
+    reserve: Annotated[
+        list[str] | None, typer.Option(help="An address, or FIRST-LAST, that no port may have; '' for none.")
+    ] = None,
+    dns: Annotated[list[str] | None, typer.Option(help="A name server; '' for none. Repeatable.")] = None,
+    ntp: Annotated[list[str] | None, typer.Option(help="A time server; '' for none. Repeatable.")] = None,
+    domain: Annotated[str | None, typer.Option(help="The DNS domain of its machines; '' for the site's.")] = None,
+    mtu: Annotated[int | None, typer.Option(help="The largest packet.")] = None,
+    api: ApiOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Change a network. Its machines learn it at their next boot; an address that is given must still fit."""
+    values = {"subnet": subnet, "purpose": purpose, "vlan": vlan, "domain": domain, "mtu": mtu}
+    lists = {"reserved": reserve, "dns_servers": dns, "ntp_servers": ntp}
+    body: dict[str, Any] = {key: value for key, value in values.items() if value is not None}
+    body |= {key: [text for text in texts if text] for key, texts in lists.items() if texts is not None}
+    if gateway is not None:
+        body["gateway"] = gateway or None
+    if discovery is not None:
+        body["discovery_start"], body["discovery_end"] = _range(discovery or None)
+    if not body:
+        raise UsageFault("say what to change; `koguma network set --help` lists what can be")
+    _show(Client(api).patch("networks", name, body=body), as_json)
 
 
 @app.command()

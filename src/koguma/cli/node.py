@@ -83,8 +83,8 @@ def show(name: Name, api: ApiOption = None, as_json: JsonOption = False) -> None
         return
     plain = [
         "name", "uuid", "serial", "manufacturer", "product", "provision_state", "power_state", "status_code", "status",
-        "last_error", "maintenance", "flavor", "label", "commit", "installed_at", "addresses", "bmc_address",
-        "firmware", "kexec", "last_seen",
+        "last_error", "reason_not_bootable", "maintenance", "flavor", "label", "commit", "installed_at", "addresses",
+        "bmc_address", "firmware", "kexec", "last_seen",
     ]  # fmt: skip
     pairs = [(key.replace("_", " "), node[key]) for key in plain]
     hardware = node["inventory"]
@@ -96,7 +96,8 @@ def show(name: Name, api: ApiOption = None, as_json: JsonOption = False) -> None
     for port in node["ports"]:
         lldp = port["lldp"] or {}
         cable = f" <- {lldp.get('chassis')} {lldp.get('port')}" if lldp else ""
-        pairs.append((f"port {port['name']}", f"{port['mac']} {port['address'] or ''}{cable}"))
+        pairs.append((f"port {port['name']}", f"{port['interface']} {port['mac']} {port['address'] or ''}{cable}"))
+    pairs.extend((f"VLAN of {item['network']}", item["address"]) for item in node["vlan_addresses"])
     print_pairs(pairs)
 
 

@@ -1,4 +1,4 @@
-"""The IP address manager: gives addresses of networks to ports.
+"""The IP address manager: gives addresses of networks to ports (`vlan_addresses`: to nodes' VLANs).
 
 1. Among the addresses of the network that ports may have, take the lowest that nobody has.
 2. Insert it. The unique constraint decides between two that took the same one at the same time: the second finds no
@@ -57,7 +57,7 @@ def reject_conflicts(network: Network, row: NetworkRow) -> None:
     """Refuse a change of a network that addresses already given would break. Raises InvalidValue."""
     for address in AddressRow.objects.filter(network=row).values_list("address", flat=True):
         if reason := network.reason_not_for_ports(address):
-            raise InvalidValue(f"{address} is given to a port, and then {reason} (network {network.name})")
+            raise InvalidValue(f"{address} is given, and then {reason} (network {network.name})")
 
 
 def _provisioning_network(remote_address: str | None) -> NetworkRow:

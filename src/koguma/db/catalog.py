@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from django.conf import settings
 from django.db import IntegrityError, transaction
 from django.db.models import ProtectedError
 
+from koguma.db import vlan_addresses
 from koguma.db.addresses import reject_conflicts
 from koguma.db.errors import AlreadyExists, InUse, NotFound, Stale
 from koguma.db.models import AddressRow, FlavorRow, NetworkRow, NodeRow
 from koguma.db.rows import flavor_columns, flavor_of, network_columns, network_of
 from koguma.db.wake import wake
+from koguma.model import layout as layouts
 from koguma.model import names
 from koguma.model import network as networks
 from koguma.model.flavor import Flavor
@@ -27,9 +31,10 @@ def flavor(name: str) -> Flavor:
 
 def create_flavor(flavor: Flavor) -> Flavor:
     """Raises InvalidValue or AlreadyExists."""
-    _check_flavor(flavor)
     try:
         with transaction.atomic():
+            vlan_addresses.take_turn()
+            _check_flavor(flavor)
             row = FlavorRow.objects.create(name=flavor.name, **flavor_columns(flavor))
             _give_to_waiting_nodes(row)
     except IntegrityError:
@@ -38,13 +43,21 @@ def create_flavor(flavor: Flavor) -> Flavor:
 
 
 def change_flavor(flavor: Flavor, version: int | None = None) -> Flavor:
-    """Raises NotFound, InvalidValue, or Stale when `version` is not the flavor's."""
-    _check_flavor(flavor)
+    """Raises NotFound, InvalidValue, NoFreeAddress, or Stale when `version` is not the flavor's."""
+    return edit_flavor(flavor.name, lambda _: flavor, version)
+
+
+def edit_flavor(name: str, edit: Callable[[Flavor], Flavor], version: int | None = None) -> Flavor:
+    """Store what `edit` makes of the flavor as it is at that moment. Raises as `change_flavor` does."""
     with transaction.atomic():
-        row = _flavor_row(flavor.name, lock=True)
-        _reject_stale(version, row.version, f"flavor {flavor.name}")
+        vlan_addresses.take_turn()
+        row = _flavor_row(name, lock=True)
+        _reject_stale(version, row.version, f"flavor {name}")
+        flavor = edit(flavor_of(row))
+        _check_flavor(flavor)
         FlavorRow.objects.filter(pk=row.pk).update(**flavor_columns(flavor))
-    return flavor_of(_flavor_row(flavor.name))
+        vlan_addresses.settle(NodeRow.objects.filter(flavor=row))
+    return flavor_of(_flavor_row(name))
 
 
 def delete_flavor(name: str) -> None:
@@ -79,23 +92,34 @@ def create_network(network: Network) -> Network:
 
 def change_network(network: Network, version: int | None = None) -> Network:
     """Raises NotFound, Stale, or InvalidValue, also when an address already given would not fit any more."""
-    network = networks.validated(network)
+    return edit_network(network.name, lambda _: network, version)
+
+
+def edit_network(name: str, edit: Callable[[Network], Network], version: int | None = None) -> Network:
+    """Store what `edit` makes of the network as it is at that moment. Raises as `change_network` does."""
     with transaction.atomic():
-        row = _network_row(network.name, lock=True)
-        _reject_stale(version, row.version, f"network {network.name}")
+        vlan_addresses.take_turn()
+        row = _network_row(name, lock=True)
+        _reject_stale(version, row.version, f"network {name}")
+        network = networks.validated(edit(network_of(row)))
         reject_conflicts(network, row)
         _reject_overlap(network)
+        _reject_broken_layouts(network)
         NetworkRow.objects.filter(pk=row.pk).update(**network_columns(network))
-    return network_of(_network_row(network.name))
+    return network_of(_network_row(name))
 
 
 def delete_network(name: str) -> None:
     """Raises NotFound or InUse."""
-    row = _network_row(name)
     try:
-        row.delete()
+        with transaction.atomic():
+            vlan_addresses.take_turn()
+            row = _network_row(name)
+            if user := next((flavor.name for flavor in flavors() if _has_vlan_of(flavor, name)), None):
+                raise InUse(f"a network in use cannot be deleted, flavor {user} has a VLAN of it (network {name})")
+            row.delete()
     except ProtectedError:
-        given = AddressRow.objects.filter(network=row).count()
+        given = AddressRow.objects.filter(network__name=name).count()
         raise InUse(
             f"a network in use cannot be deleted, {given} of its addresses are given (network {name})"
         ) from None
@@ -104,10 +128,24 @@ def delete_network(name: str) -> None:
 def _check_flavor(flavor: Flavor) -> None:
     names.noun_name(flavor.name, "flavor name")
     names.boot_label(flavor.label)
+    layouts.check(flavor.layout, {network.name: network for network in all_networks()}, f"(flavor {flavor.name})")
+
+
+def _has_vlan_of(flavor: Flavor, network: str) -> bool:
+    return network in {vlan.network for vlan in flavor.layout.vlans}
+
+
+def _reject_broken_layouts(changed: Network) -> None:
+    """Refuse a change of a network that breaks the layout of a flavor. Raises InvalidValue."""
+    known = {network.name: network for network in all_networks()} | {changed.name: changed}
+    for flavor in flavors():
+        if _has_vlan_of(flavor, changed.name):
+            layouts.check(flavor.layout, known, f"(network {changed.name}, flavor {flavor.name})")
 
 
 def _flavor_row(name: str, *, lock: bool = False) -> FlavorRow:
-    rows = FlavorRow.objects.select_for_update() if lock else FlavorRow.objects.all()
+    # no_key: nodes refer to the flavor, and need not wait because of that.
+    rows = FlavorRow.objects.select_for_update(no_key=True) if lock else FlavorRow.objects.all()
     row = rows.filter(name=name).first()
     if row is None:
         raise NotFound(f"a flavor must exist with this name, got {names.shown(name)}")
@@ -143,4 +181,5 @@ def _give_to_waiting_nodes(row: FlavorRow) -> None:
         return
     for node in NodeRow.objects.filter(flavor=None, goal__isnull=False).select_for_update(no_key=True):
         NodeRow.objects.filter(pk=node.pk).update(flavor=row)
+        vlan_addresses.settle(NodeRow.objects.filter(pk=node.pk))
         wake(node.pk, str(node.uuid))

@@ -18,6 +18,7 @@ from django.db.models import Case, F, Value, When
 
 from koguma.contracts.errors import Superseded
 from koguma.contracts.power import Access
+from koguma.db import vlan_addresses
 from koguma.db.addresses import ensure_boot_address
 from koguma.db.models import BootRow, NodeRow, PowerOnRow, StepRow, WorkRow
 from koguma.db.rows import (
@@ -30,10 +31,13 @@ from koguma.db.rows import (
     with_all,
 )
 from koguma.db.sealing import unseal
+from koguma.lifecycle.errors import StepFailed
 from koguma.model.boot_record import BootRecord
 from koguma.model.flavor import Flavor
+from koguma.model.layout import reason_not_fitting
 from koguma.model.node import Node
 from koguma.model.operation import Operation, StepRecord
+from koguma.model.states import StatusCode
 
 NODE_LOCK = 0x4B6F6E64
 """The class of the advisory locks on nodes; their object is the node's row id."""
@@ -125,7 +129,14 @@ class PostgresClaim:
 
     def ensure_addresses(self) -> None:
         with transaction.atomic():
+            vlan_addresses.take_turn()
             ensure_boot_address(NodeRow.objects.get(pk=self._id))
+            vlan_addresses.settle(NodeRow.objects.filter(pk=self._id))
+        node, flavor = self.node(), self.flavor()
+        if flavor and (reason := reason_not_fitting(flavor.layout, node)):
+            raise StepFailed(
+                StatusCode.NOT_BOOTABLE, f"flavor {flavor.name} does not fit the node: {reason} (node {node.name})"
+            )
 
     def record_power_on(self, at: datetime) -> None:
         PowerOnRow.objects.create(node_id=self._id, at=at)

@@ -22,6 +22,8 @@ class FlavorRow(models.Model):
     templates = models.JSONField(default=list)
     variables = models.JSONField(default=dict)
     requirements = models.JSONField(default=dict)
+    bonds = models.JSONField(default=list)
+    vlans = models.JSONField(default=list)
     version = models.BigIntegerField(default=1)
 
     class Meta:
@@ -127,16 +129,27 @@ class PortRow(models.Model):
 
 
 class AddressRow(models.Model):
-    """An address that is given away. The unique constraint is what rules out giving it twice."""
+    """An address that is given away, to a port or to a node's VLAN of the network. The unique constraint is what rules
+    out giving it twice.
+    """
 
     network = models.ForeignKey(NetworkRow, models.PROTECT, related_name="addresses")
     address = models.CharField(max_length=15)
-    port = models.OneToOneField(PortRow, models.CASCADE, related_name="address")
+    port = models.OneToOneField(PortRow, models.CASCADE, null=True, related_name="address")
+    node = models.ForeignKey(NodeRow, models.CASCADE, null=True, related_name="vlan_addresses")
+    released_at = models.DateTimeField(null=True)  # no longer the node's, but what runs on it may still use it
     created_at = models.DateTimeField(db_default=Now())
 
     class Meta:
         db_table = "koguma_address"
-        constraints = [models.UniqueConstraint(fields=["network", "address"], name="koguma_address_unique")]
+        constraints = [
+            models.UniqueConstraint(fields=["network", "address"], name="koguma_address_unique"),
+            models.UniqueConstraint(fields=["node", "network"], name="koguma_address_of_vlan_unique"),
+            models.CheckConstraint(
+                condition=Q(port__isnull=False, node__isnull=True) | Q(port__isnull=True, node__isnull=False),
+                name="koguma_address_has_one_owner",
+            ),
+        ]
 
 
 class WorkRow(models.Model):

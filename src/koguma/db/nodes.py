@@ -15,6 +15,7 @@ from django.db import IntegrityError, transaction
 from django.db.models import Q, QuerySet
 from django.utils import timezone
 
+from koguma.db import vlan_addresses
 from koguma.db.errors import AlreadyExists, NotFound, Stale
 from koguma.db.models import BootRow, FlavorRow, NodeRow, StepRow, WorkRow
 from koguma.db.rows import boot_of, node_columns, node_of, operation_columns, operation_of, step_of, with_all
@@ -75,10 +76,12 @@ def steps(reference: str, limit: int = 100) -> list[StepRecord]:
 
 
 def patch(reference: str, values: Mapping[str, Any], version: int | None = None) -> Node:
-    """Change what an operator may change. Raises InvalidValue, AlreadyExists, NotFound, or Stale when `version` is not
-    the node's.
+    """Change what an operator may change. Raises InvalidValue, AlreadyExists, NotFound, NoFreeAddress, or Stale when
+    `version` is not the node's.
     """
     with transaction.atomic():
+        if "flavor" in values:
+            vlan_addresses.take_turn()
         row = _locked(reference, version)
         for field, value in values.items():
             _PATCHES[field](row, value)
@@ -87,6 +90,8 @@ def patch(reference: str, values: Mapping[str, Any], version: int | None = None)
                 row.save()
         except IntegrityError:
             raise AlreadyExists(f"a node name belongs to one node, {row.name!r} is another's") from None
+        if "flavor" in values:
+            vlan_addresses.settle(NodeRow.objects.filter(pk=row.pk))
         wake(row.pk, str(row.uuid))
     return find(str(row.uuid))
 
@@ -94,6 +99,7 @@ def patch(reference: str, values: Mapping[str, Any], version: int | None = None)
 def delete(reference: str, version: int | None = None, *, force: bool = False) -> None:
     """Forget a node and give its addresses back. Raises VerbRefused while it is in use, unless `force` is set."""
     with transaction.atomic():
+        vlan_addresses.take_turn()
         row = _locked(reference, version)
         if not (force or row.maintenance or ProvisionState(row.provision_state) in DELETABLE):
             allowed = ", ".join(sorted(state.value for state in DELETABLE))

@@ -15,7 +15,7 @@ from django.db import connection, transaction
 from django.db.models import Q, QuerySet
 from django.utils import timezone
 
-from koguma.db import host_keys
+from koguma.db import host_keys, vlan_addresses
 from koguma.db.addresses import ensure_boot_address
 from koguma.db.errors import AlreadyExists, NoFreeAddress, NoNetwork, NotFound
 from koguma.db.models import FlavorRow, NodeRow, PortRow, PulseRow, WorkRow
@@ -44,7 +44,7 @@ def register(registration: Registration) -> NodeRow:
             return node
         _store_hardware(node, registration)
         _store_ports(node, registration)
-        _give_address(node, registration.remote_address)
+        _give_addresses(node, registration.remote_address)
         wake(node.pk, registration.uuid)
     return node
 
@@ -148,19 +148,23 @@ def _store_ports(node: NodeRow, registration: Registration) -> None:
         )
 
 
-def _give_address(node: NodeRow, remote_address: str | None) -> None:
+def _give_addresses(node: NodeRow, remote_address: str | None) -> None:
     """At once, so that its next DHCP exchange is answered with the address it keeps. Deploying looks again."""
-    try:
-        with transaction.atomic():
-            ensure_boot_address(node, remote_address)
-    except (NoNetwork, NoFreeAddress) as error:
-        log.warning("a node registered without getting an address", extra={"node": node.name, "reason": str(error)})
+    for give in (
+        lambda: ensure_boot_address(node, remote_address),
+        lambda: vlan_addresses.settle(NodeRow.objects.filter(pk=node.pk)),
+    ):
+        try:
+            with transaction.atomic():
+                give()
+        except (NoNetwork, NoFreeAddress) as error:
+            log.warning("a node registered without getting an address", extra={"node": node.name, "reason": str(error)})
 
 
 def create_by_hand(values: dict[str, Any]) -> Node:
     """A node that did not register by itself: uuid, name, flavor, serial, bmc and ports, each optional.
 
-    Raises InvalidValue, NotFound, AlreadyExists or IdentityConflict.
+    Raises InvalidValue, NotFound, AlreadyExists, IdentityConflict or NoFreeAddress.
     """
     uuid = names.machine_uuid(values["uuid"]) if values["uuid"] else str(uuid4())
     macs = [names.mac(port["mac"]) for port in values["ports"]]
@@ -189,12 +193,14 @@ def create_by_hand(values: dict[str, Any]) -> Node:
             PortRow(node=node, mac=mac, name=port["name"], boot=port["boot"])
             for mac, port in zip(macs, values["ports"], strict=True)
         )
+        vlan_addresses.settle(NodeRow.objects.filter(pk=node.pk))
     return node_of(with_all(NodeRow.objects.filter(pk=node.pk)).get())
 
 
 def _take_turn() -> None:
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_TURN])
+    vlan_addresses.take_turn()
 
 
 def _reject_known(uuid: str, serial: str, macs: list[str]) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 from django.db import transaction
 from django.utils import timezone
 
+from koguma.db import vlan_addresses
 from koguma.db.models import BootRow, NodeRow, PowerOnRow, PulseRow
 from koguma.db.rows import boot_columns, boot_of
 from koguma.db.wake import wake
@@ -222,6 +223,7 @@ def _tell_node(node: NodeRow, newest_first: list[BootRow], before: BootRow | Non
     if last_success and installed_at and (node.installed_at is None or installed_at > node.installed_at):
         node.installed_at = installed_at
         node.installed_label, node.installed_commit = last_success.label, last_success.commit
+        vlan_addresses.forget_released(node, last_success.began_at)
     if newest.outcome is Outcome.FAILED:
         node.last_error = f"boot failed: {newest.reason}"
     elif newest.outcome is Outcome.SUCCEEDED and (node.last_error or "").startswith("boot failed: "):

@@ -4,25 +4,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
 from django.db.models import Prefetch, QuerySet
 
-from koguma.db.models import BootRow, FlavorRow, NetworkRow, NodeRow, PortRow, StepRow, WorkRow
+from koguma.db.models import AddressRow, BootRow, FlavorRow, NetworkRow, NodeRow, PortRow, StepRow, WorkRow
 from koguma.model.boot_record import BootRecord, Outcome, Phase
 from koguma.model.flavor import Flavor, RootMethod, Template
+from koguma.model.layout import Bond, BondMode, Layout, Vlan
 from koguma.model.network import Network, Purpose
-from koguma.model.node import Bmc, Installed, Node, Once, Port
+from koguma.model.node import Bmc, Installed, Node, Once, Port, VlanAddress
 from koguma.model.operation import Operation, StepRecord
 from koguma.model.states import PowerState, ProvisionState, StatusCode
 
 
 def with_all(nodes: QuerySet[NodeRow]) -> QuerySet[NodeRow]:
-    """Everything `node_of` reads, in three queries for any number of nodes."""
+    """Everything `node_of` reads, in four queries for any number of nodes."""
     ports = PortRow.objects.select_related("address__network").order_by("-boot", "name", "id")
-    return nodes.select_related("flavor", "pulse").prefetch_related(Prefetch("ports", queryset=ports))
+    vlans = AddressRow.objects.filter(released_at=None).select_related("network").order_by("id")
+    return nodes.select_related("flavor", "pulse").prefetch_related(
+        Prefetch("ports", queryset=ports), Prefetch("vlan_addresses", queryset=vlans)
+    )
 
 
 def node_of(row: NodeRow) -> Node:
@@ -51,6 +55,11 @@ def node_of(row: NodeRow) -> Node:
         kexec=row.kexec,
         bmc=bmc_of(row),
         ports=tuple(port_of(port) for port in row.ports.all()),
+        vlan_addresses=tuple(
+            VlanAddress(given.network.name, given.address)
+            for given in row.vlan_addresses.all()
+            if given.released_at is None
+        ),
         inventory=row.inventory,
         variables=row.variables,
         ssh_host_public_key=row.ssh_host_public_key,
@@ -101,6 +110,7 @@ def flavor_of(row: FlavorRow) -> Flavor:
         templates=tuple(Template(**item) for item in row.templates),
         variables=row.variables,
         requirements=row.requirements,
+        layout=layout_of(row.bonds, row.vlans),
         version=row.version,
     )
 
@@ -114,6 +124,24 @@ def flavor_columns(flavor: Flavor) -> dict[str, Any]:
         "templates": [vars(template) for template in flavor.templates],
         "variables": flavor.variables,
         "requirements": flavor.requirements,
+        **layout_json(flavor.layout),
+    }
+
+
+def layout_of(bonds: Iterable[Mapping[str, Any]], vlans: Iterable[Mapping[str, Any]]) -> Layout:
+    return Layout(
+        bonds=tuple(Bond(item["name"], BondMode(item["mode"]), tuple(item["interfaces"])) for item in bonds),
+        vlans=tuple(Vlan(item["network"], item["interface"]) for item in vlans),
+    )
+
+
+def layout_json(layout: Layout) -> dict[str, list[dict[str, Any]]]:
+    """`bonds` and `vlans`, as they are stored and as the API shows them."""
+    return {
+        "bonds": [
+            {"name": bond.name, "mode": bond.mode.value, "interfaces": list(bond.interfaces)} for bond in layout.bonds
+        ],
+        "vlans": [dict(vars(vlan)) for vlan in layout.vlans],
     }
 
 

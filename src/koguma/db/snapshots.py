@@ -15,12 +15,14 @@ from typing import Any
 from django.conf import settings
 from django.db import connection
 
+from koguma.db.links import links_of
 from koguma.db.models import FlavorRow, NetworkRow, NodeRow
 from koguma.db.rows import flavor_of, network_of, node_of, with_all
 from koguma.db.sealing import unseal
 from koguma.model.flavor import Flavor
+from koguma.model.layout import Layout, reason_not_fitting
 from koguma.model.network import Network
-from koguma.model.node import Node, Port
+from koguma.model.node import Node
 from koguma.model.snapshot import BootPlan, Mode, Once, Snapshot, SnapshotNetwork, SnapshotNode, SnapshotPort
 from koguma.model.states import ProvisionState as S
 
@@ -72,7 +74,7 @@ def _fingerprint() -> object:
     with connection.cursor() as cursor:
         cursor.execute(_FINGERPRINT)
         rows = cursor.fetchall()
-        cursor.execute("SELECT count(*), coalesce(sum(id), 0) FROM koguma_address")
+        cursor.execute("SELECT count(*), coalesce(sum(id), 0), count(released_at) FROM koguma_address")
         return (*rows, *cursor.fetchall(), tuple(_authorized_keys()))
 
 
@@ -133,6 +135,8 @@ def mode_of(node: Node, flavor: Flavor | None) -> tuple[Mode, str | None]:
         return "refuse", f"the node is {node.provision_state.value}, it boots when it is deployed"
     if flavor is None:
         return "refuse", "the node has no flavor"
+    if reason := reason_not_fitting(flavor.layout, node):
+        return "refuse", f"flavor {flavor.name} does not fit the node: {reason}"
     return "boot", None
 
 
@@ -146,9 +150,7 @@ def _detail(
         "hostname": node.name.partition(".")[0],
         "domain": _domain(boot_network),
         "flavor": node.flavor or "",
-        "interfaces": _interfaces(node.ports, networks),
-        "bonds": [],
-        "vlans": [],
+        **links_of(node, _fitting_layout(node, flavor), networks),
         "dns_servers": list(boot_network.dns_servers) if boot_network else [],
         "ntp_servers": list(boot_network.ntp_servers) if boot_network else [],
         "ssh_authorized_keys": keys,
@@ -161,26 +163,11 @@ def _detail(
     }
 
 
-def _interfaces(ports: tuple[Port, ...], networks: dict[str, Network]) -> list[dict[str, Any]]:
-    """Ports with an address, the boot port first: eth0, eth1 …"""
-    interfaces: list[dict[str, Any]] = []
-    for port in ports:
-        network = networks.get(port.network or "")
-        if network is None:
-            continue
-        interfaces.append(
-            {
-                "mac": port.mac,
-                "name": f"eth{len(interfaces)}",
-                "addresses": [f"{port.address}/{network.prefix}"],
-                "gateway": network.gateway,
-                "mtu": network.mtu,
-                "vlan": None,
-                "parent": None,
-                "bond": None,
-            }
-        )
-    return interfaces
+def _fitting_layout(node: Node, flavor: Flavor | None) -> Layout:
+    """A node that its flavor's layout does not fit is not booted; its links are its NICs until then."""
+    if flavor is None or reason_not_fitting(flavor.layout, node):
+        return Layout()
+    return flavor.layout
 
 
 def _domain(network: Network | None) -> str:

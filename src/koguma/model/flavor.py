@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from koguma.model.layout import Layout
+
 
 class RootMethod(StrEnum):
     """Where a node's root file system lives."""
@@ -39,4 +41,5 @@ class Flavor:
     variables: dict[str, Any] = field(default_factory=dict)
     requirements: dict[str, Any] = field(default_factory=dict)
     """What a machine must have: memory_bytes, cpu_count, architecture."""
+    layout: Layout = field(default_factory=Layout)
     version: int = 1

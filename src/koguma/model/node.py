@@ -25,6 +25,14 @@ class Port:
 
 
 @dataclass(frozen=True)
+class VlanAddress:
+    """The node's address of a network that its flavor's layout puts on a VLAN."""
+
+    network: str
+    address: str
+
+
+@dataclass(frozen=True)
 class Bmc:
     """How a machine's power is controlled. The password is no part of it: stores hand it out on its own."""
 
@@ -81,6 +89,7 @@ class Node:
     """False after kexec failed on this machine twice in a row."""
     bmc: Bmc | None = None
     ports: tuple[Port, ...] = ()
+    vlan_addresses: tuple[VlanAddress, ...] = ()
     inventory: dict[str, Any] = field(default_factory=dict)
     variables: dict[str, Any] = field(default_factory=dict)
     ssh_host_public_key: str = ""
@@ -96,7 +105,11 @@ class Node:
 
     @property
     def addresses(self) -> tuple[str, ...]:
-        return tuple(port.address for port in self.ports if port.address)
+        """Those of ports first, so that the first one is where the node is managed."""
+        return (
+            *(port.address for port in self.ports if port.address),
+            *(item.address for item in self.vlan_addresses),
+        )
 
     @property
     def boot_port(self) -> Port | None:
