@@ -19,7 +19,8 @@ from django.utils import timezone
 
 from koguma.db import vlan_addresses
 from koguma.db.models import BootRow, NodeRow, PowerOnRow, PulseRow
-from koguma.db.rows import boot_columns, boot_of
+from koguma.db.rows import boot_columns, boot_of, flavor_of, node_of, with_all
+from koguma.db.snapshots import mode_of
 from koguma.db.wake import wake
 from koguma.lifecycle.boots import Event, expiry_reason, kexec_works, record_of
 from koguma.model import names
@@ -119,6 +120,7 @@ def _apply_to_node(uuid: str, reports: list[Report], accepted: list[str], refuse
                 node.once_id = node.once_label = None
                 node.save(update_fields=["once_id", "once_label"])
         _store_events(node, [report for report in reports if report.kind in ("script", "phase", "installed")])
+        _note_refusal(node, reports)
     accepted.extend(report.id for report in reports)
 
 
@@ -133,6 +135,22 @@ def _note_pulse(node: NodeRow, reports: Iterable[Report]) -> None:
                 pulse.memory = report.body["memory"]
     if changed:
         pulse.save()
+
+
+def _note_refusal(node: NodeRow, reports: Iterable[Report]) -> None:
+    """An active node whose machine was turned away since its last boot says why, as its records stand now."""
+    refused = [report.at for report in reports if report.kind == "script" and report.body.get("mode") == "refuse"]
+    if not refused or node.provision_state != ProvisionState.ACTIVE.value:
+        return
+    last = _newest(node)
+    if last and last.began_at >= max(refused):
+        return
+    mode, reason = mode_of(
+        node_of(with_all(NodeRow.objects.filter(pk=node.pk)).get()), flavor_of(node.flavor) if node.flavor else None
+    )
+    if mode == "refuse":
+        node.status_code, node.status = StatusCode.NOT_BOOTABLE.value, f"turned away: {reason}"
+        node.save(update_fields=["status_code", "status"])
 
 
 def _store_events(node: NodeRow, reports: Iterable[Report]) -> None:

@@ -216,6 +216,82 @@ def test_networks_are_made_and_refused_with_the_rule(api: Api) -> None:
     assert api("DELETE", "networks/provisioning").status_code == 204
 
 
+def test_networks_are_changed_part_by_part(api: Api) -> None:
+    body = {"name": "p", "subnet": "10.77.0.0/24", "vlan": 100, "gateway": "10.77.0.1", "dns_servers": ["10.77.0.1"]}
+    seen = api("POST", "networks", body)["ETag"]
+    changed = api("PATCH", "networks/p", {"mtu": 9000, "gateway": None}).json()
+    assert (changed["mtu"], changed["gateway"], changed["vlan"], changed["dns_servers"]) == (
+        9000,
+        None,
+        100,
+        ["10.77.0.1"],
+    )
+    assert api("PATCH", "networks/p", {"mtu": 1500}, If_Match=seen).status_code == 412
+    for wrong in ({"subnet": None}, {"mtu": 1}, {"unknown": 1}, {"vlan": 5000}, {"gateway": "10.78.0.1"}):
+        assert api("PATCH", "networks/p", wrong).status_code == 422
+    assert api("PATCH", "networks/nix", {"mtu": 9000}).status_code == 404
+
+
+def test_a_flavors_bonds_and_vlans_are_set_shown_and_taken_away(api: Api) -> None:
+    api("POST", "networks", {"name": "storage", "purpose": "storage", "subnet": "10.88.0.0/24", "vlan": 200})
+    bonds = [{"name": "bond0", "mode": "802.3ad", "interfaces": ["eth0", "eth1"]}]
+    vlans = [{"network": "storage", "interface": "bond0"}]
+    made = api("POST", "flavors", {"name": "compute", "bonds": bonds, "vlans": vlans})
+    assert (made.status_code, made.json()["bonds"], made.json()["vlans"]) == (201, bonds, vlans)
+    assert "layout" not in made.json()
+    without = api("PATCH", "flavors/compute", {"bonds": []})
+    assert (without.status_code, "'bond0'" in without.json()["error"]) == (422, True)
+    kept = api("PATCH", "flavors/compute", {"label": "v2"}).json()
+    assert (kept["label"], kept["bonds"], kept["vlans"]) == ("v2", bonds, vlans)
+    none = api("PATCH", "flavors/compute", {"bonds": [], "vlans": []}).json()
+    assert (none["bonds"], none["vlans"]) == ([], [])
+    assert api("PUT", "flavors/compute", {"label": "v2", "bonds": bonds}).json()["bonds"] == bonds
+    assert api("GET", "flavors").json()[0]["bonds"] == bonds
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"bonds": [{"name": "bond0", "mode": "lacp", "interfaces": ["eth0"]}]},
+        {"bonds": [{"name": "bond0", "mode": "802.3ad", "interfaces": []}]},
+        {"bonds": [{"name": "bond0", "mode": "802.3ad", "interfaces": ["ens3"]}]},
+        {"bonds": [{"name": "sixteen-bytes-ab", "mode": "802.3ad", "interfaces": ["eth0"]}]},
+        {"bonds": [{"name": "a\nb", "mode": "802.3ad", "interfaces": ["eth0"]}]},
+        {"vlans": [{"network": "nothing", "interface": "eth0"}]},
+        {"vlans": [{"network": "nothing"}]},
+    ],
+)
+def test_layouts_against_the_rules_are_refused(api: Api, body: dict[str, Any]) -> None:
+    answer = api("POST", "flavors", {"name": "compute", **body})
+    assert answer.status_code == 422
+    assert answer.json()["error"]
+    assert api("GET", "flavors").json() == []
+
+
+def test_a_node_says_why_it_does_not_boot_and_what_its_nics_are_called(api: Api) -> None:
+    api("POST", "networks", {"name": "storage", "purpose": "storage", "subnet": "10.88.0.0/24", "vlan": 200})
+    factories.flavor()
+    active()
+    assert api("GET", "nodes/node-1").json()["reason_not_bootable"] is None
+    api("PATCH", "flavors/compute", {"vlans": [{"network": "storage", "interface": "eth0"}]})
+    node = api("GET", "nodes/node-1").json()
+    assert node["vlan_addresses"] == [{"network": "storage", "address": "10.88.0.1"}]
+    assert (node["reason_not_bootable"], node["ports"][0]["interface"]) == (None, "eth0")
+    api("PATCH", "flavors/compute", {"vlans": [{"network": "storage", "interface": "eth3"}]})
+    assert api("GET", "nodes").json()[0]["reason_not_bootable"] == "a VLAN needs eth3, the node's NICs are eth0"
+    api("PATCH", "nodes/node-1", {"flavor": None})
+    assert "needs a flavor" in api("GET", "nodes/node-1").json()["reason_not_bootable"]
+
+
+def test_a_network_without_room_for_a_flavors_nodes_is_a_conflict(api: Api) -> None:
+    api("POST", "networks", {"name": "storage", "purpose": "storage", "subnet": "10.88.0.0/32", "vlan": 200})
+    factories.flavor()
+    active(1)
+    active(2)
+    answer = api("PATCH", "flavors/compute", {"vlans": [{"network": "storage", "interface": "eth0"}]})
+    assert (answer.status_code, "2 more need one" in answer.json()["error"]) == (409, True)
+
+
 def test_nodes_can_be_made_by_hand(api: Api) -> None:
     body = {
         "name": "web-1",
@@ -231,4 +307,9 @@ def test_nodes_can_be_made_by_hand(api: Api) -> None:
 
 
 def test_the_openapi_document_is_there(api: Api) -> None:
-    assert "/api/v1/nodes/{reference}/boots" in api("GET", "openapi.json").json()["paths"]
+    document = api("GET", "openapi.json").json()
+    assert "/api/v1/nodes/{reference}/boots" in document["paths"]
+    schemas = document["components"]["schemas"]
+    assert "802.3ad" in schemas["BondMode"]["enum"]
+    assert {"bonds", "vlans"} <= set(schemas["FlavorPatch"]["properties"])
+    assert schemas["NetworkBody"]["required"] == ["subnet"]

@@ -111,6 +111,50 @@ def test_a_flavor_is_set_part_by_part(koguma: Callable[..., str]) -> None:
             koguma("flavor", "create", "x", *wrong)
 
 
+def test_a_flavors_bonds_and_vlans_are_words_on_the_command_line(koguma: Callable[..., str]) -> None:
+    koguma("network", "create", "storage", "--subnet", "10.88.0.0/24", "--purpose", "storage", "--vlan", "200")
+    layout = ("--bond", "bond0:802.3ad:eth0,eth1", "--bond", "bond1:active-backup:eth2", "--vlan", "storage@bond0")
+    for _ in range(2):
+        koguma("flavor", "create", "compute", *layout)
+    with pytest.raises(UsageFault, match="exists with other values"):
+        koguma("flavor", "create", "compute", "--bond", "bond0:broadcast:eth0,eth1")
+    shown = koguma("flavor", "show", "compute")
+    assert "bond0:802.3ad:eth0,eth1, bond1:active-backup:eth2" in shown
+    assert "storage@bond0" in shown
+    koguma("flavor", "set", "compute", "--bond", "bond0:active-backup:eth0")
+    flavor = json.loads(koguma("flavor", "show", "compute", "--json"))
+    assert flavor["bonds"] == [{"name": "bond0", "mode": "active-backup", "interfaces": ["eth0"]}]
+    assert flavor["vlans"] == [{"network": "storage", "interface": "bond0"}]
+    factories.register(1)
+    assert "10.88.0.1" in koguma("node", "show", "node-1")
+    flavor = json.loads(koguma("flavor", "set", "compute", "--bond", "", "--vlan", "", "--json"))
+    assert (flavor["bonds"], flavor["vlans"]) == ([], [])
+    for wrong in (["--bond", "bond0"], ["--bond", "bond0:802.3ad:"], ["--vlan", "storage"], ["--vlan", "@eth0"]):
+        with pytest.raises(UsageFault, match="must be"):
+            koguma("flavor", "set", "compute", *wrong)
+    with pytest.raises(KogumaError, match=r"802\.3ad.*bonds"):
+        koguma("flavor", "set", "compute", "--bond", "bond0:lacp:eth0")
+
+
+def test_a_network_is_set_part_by_part(koguma: Callable[..., str]) -> None:
+    koguma("network", "create", "p", "--subnet", "10.77.0.0/24", "--gateway", "10.77.0.1", "--dns", "10.77.0.1")
+    words = ("--mtu", "9000", "--vlan", "7", "--discovery", "10.77.0.200-10.77.0.250", "--reserve", "10.77.0.9")
+    network = json.loads(koguma("network", "set", "p", *words, "--domain", "x.example", "--json"))
+    changed = {
+        "mtu": 9000, "vlan": 7, "discovery_start": "10.77.0.200", "reserved": ["10.77.0.9"], "domain": "x.example",
+        "gateway": "10.77.0.1", "dns_servers": ["10.77.0.1"], "purpose": "provisioning",
+    }  # fmt: skip
+    assert {key: network[key] for key in changed} == changed
+    cleared = ("--gateway", "", "--dns", "", "--discovery", "", "--reserve", "", "--domain", "")
+    network = json.loads(koguma("network", "set", "p", *cleared, "--json"))
+    emptied = ("gateway", "dns_servers", "discovery_start", "discovery_end", "reserved", "domain")
+    assert [network[key] for key in emptied] == [None, [], None, None, [], ""]
+    with pytest.raises(UsageFault, match="what to change"):
+        koguma("network", "set", "p")
+    with pytest.raises(KogumaError, match="mtu must be"):
+        koguma("network", "set", "p", "--mtu", "1")
+
+
 def test_nodes_are_changed_booted_and_deleted(koguma: Callable[..., str]) -> None:
     factories.flavor()
     factories.flavor(name="storage", label="storage")
