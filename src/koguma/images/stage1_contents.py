@@ -29,6 +29,8 @@ PACKAGES = (
 PROGRAMS = ("bin/busybox", "usr/bin/openssl", "usr/sbin/dmidecode", "usr/bin/ipmitool", "sbin/kexec")
 KMOD = "bin/kmod"
 PYTHON = "usr/bin/python3.11"
+LIBGCC = "lib/x86_64-linux-gnu/libgcc_s.so.1"
+"""glibc loads it by name when a thread ends; without it, a Python that ends before its threads do is aborted."""
 APPLETS = (
     "cat", "grep", "find", "ip", "ls", "mkdir", "mount", "mv", "reboot", "sh", "sleep", "sort", "udhcpc",
 )  # fmt: skip
@@ -133,6 +135,7 @@ def _copy_programs(packages: Path, target: Path) -> None:
     for program in (*PROGRAMS, KMOD, PYTHON):
         _copy(packages / program, _merged(target, program))
         _copy_libraries(packages, f"/{program}", target)
+    _copy(packages / LIBGCC, _merged(target, LIBGCC))
     for applet in APPLETS:
         (target / "usr/bin" / applet).symlink_to("busybox")
     (target / "usr/bin/python3").symlink_to("python3.11")
