@@ -42,6 +42,8 @@ check: $(BIN)/koguma ## ruff, mypy, import-linter: run all, then report
 	$(BIN)/ruff check . || failed="$$failed ruff-check"; \
 	$(BIN)/ruff format --check . || failed="$$failed ruff-format"; \
 	$(BIN)/mypy || failed="$$failed mypy"; \
+	MYPYPATH=node/common:node/stage1:node/stage2 $(BIN)/mypy -p koguma_node -p koguma_stage1 -p koguma_stage2 \
+	  || failed="$$failed mypy-node"; \
 	$(BIN)/lint-imports || failed="$$failed import-linter"; \
 	if [ -n "$$failed" ]; then echo "make check failed:$$failed"; exit 1; fi; echo "make check: all clean"
 
