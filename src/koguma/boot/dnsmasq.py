@@ -69,6 +69,7 @@ def configuration(settings: DhcpSettings, networks: Iterable[SnapshotNetwork]) -
         # iPXE asks for an IPv6 router too, and waits a quarter of a minute where none answers. This announces the
         # prefix of the interface's own IPv6 address, where it has one, and no default router.
         "enable-ra",
+        "quiet-ra",
         f"dhcp-range=::,constructor:{settings.interface},ra-only,64",
         f"ra-param={settings.interface},0,0",
     ]
