@@ -112,14 +112,20 @@ class Download:
 
     def _take_body(self, response: transport.Response, file: BinaryIO) -> None:
         while self.received <= self._size_bytes and self._left_s():
+            # Whole buffers only: handing over each packet's worth costs more than hashing it.
             buffer = self._hasher.free_buffer()
-            count = response.read_into(buffer)
-            if not count:
-                self._hasher.give_back(buffer)
-                return
-            self._hasher.add(buffer, count)
+            broken = None
+            try:
+                count = response.fill(buffer)
+            except transport.TransportError as error:
+                broken, count = error, response.partial
             self._write(file, buffer[:count])
+            self._hasher.add(buffer, count)
             self.received += count
+            if broken:
+                raise broken
+            if count < len(buffer):
+                return
 
     def _write(self, file: BinaryIO, part: memoryview) -> None:
         try:
@@ -154,11 +160,8 @@ class Hasher:
     def free_buffer(self) -> memoryview:
         return self._free.get()
 
-    def give_back(self, buffer: memoryview) -> None:
-        self._free.put(buffer)
-
     def add(self, buffer: memoryview, count: int) -> None:
-        """Hash the first `count` bytes; the buffer may still be read, and comes back by itself."""
+        """Hash the first `count` bytes; the buffer comes back by itself."""
         self._full.put((buffer, count))
 
     def finish(self) -> str:

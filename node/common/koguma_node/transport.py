@@ -22,6 +22,7 @@ class Response:
     def __init__(self, connection: socket.socket, status: int, headers: dict[str, str], first: bytes) -> None:
         self.status = status
         self.headers = headers
+        self.partial = 0
         self._connection = connection
         self._first = first
 
@@ -41,6 +42,17 @@ class Response:
             return self._connection.recv_into(buffer)
         except OSError as error:
             raise TransportError(f"the connection broke: {error}") from error
+
+    def fill(self, buffer: memoryview) -> int:
+        """Bytes put into buffer: all it holds, or fewer at the end. Raises TransportError, after which nothing is lost:
+        what had come is in `partial`."""
+        self.partial = 0
+        while self.partial < len(buffer):
+            count = self.read_into(buffer[self.partial :])
+            if not count:
+                break
+            self.partial += count
+        return self.partial
 
     def read_all(self, size_bytes_max: int) -> bytes:
         wanted = self.length_bytes

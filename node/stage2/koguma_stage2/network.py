@@ -7,6 +7,8 @@ from typing import Any
 
 from koguma_stage2 import places
 
+LLDP = (("LLDP", "yes"), ("EmitLLDP", "nearest-bridge"))
+"""The switch sees which node is plugged in where, without a daemon of its own on the node."""
 Section = tuple[str, list[tuple[str, Any]]]
 
 
@@ -19,10 +21,10 @@ def networkd_files(detail: dict[str, Any]) -> dict[str, str]:
         if not interface.get("parent"):
             match = [("PermanentMACAddress", interface["mac"])]
             bond = interface.get("bond") or bond_of.pop(interface["mac"], None)
-            files[_network(interface["name"])] = _link_file(match, interface, vlans, detail, bond)
+            files[_network(interface["name"])] = _link_file(match, interface, vlans, detail, bond, LLDP)
     for mac, bond in bond_of.items():
         name = f"{bond}-{mac.replace(':', '')}"
-        files[_network(name)] = _file([("Match", [("PermanentMACAddress", mac)]), ("Network", [("Bond", bond)])])
+        files[_network(name)] = _file([("Match", [("PermanentMACAddress", mac)]), ("Network", [*LLDP, ("Bond", bond)])])
     for bond in detail.get("bonds", []):
         files |= _bond_files(bond, vlans, detail)
     for vlan in vlans:
@@ -53,8 +55,9 @@ def _link_file(
     vlans: Iterable[dict[str, Any]],
     detail: dict[str, Any],
     bond: str | None,
+    more: Iterable[tuple[str, str]] = (),
 ) -> str:
-    options: list[tuple[str, Any]] = []
+    options: list[tuple[str, Any]] = [*more]
     if bond:
         options.append(("Bond", bond))
     else:

@@ -11,10 +11,11 @@ from typing import Any
 
 from koguma.images.signing import load_signing_key, sign
 
+COMMIT = "c" * 64
 TREE = "e" * 64
 
 
-def make_artifact(root: Path, shelf: Path, keys: Path, *, commit: str = "c" * 64) -> Path:
+def make_artifact(root: Path, shelf: Path, keys: Path, *, commit: str = COMMIT) -> Path:
     """`<shelf>/<commit>/` with kernel, initrd, root.squashfs and the signed manifest."""
     target = shelf / commit
     shutil.rmtree(target, ignore_errors=True)
