@@ -123,12 +123,14 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     if os.geteuid() != 0:
         pytest.skip("the lab needs root")
     # Not below pytest's directories, which only this user may enter: the database runs as another.
-    site = Site(Path(f"/var/tmp/koguma-test-boot-{os.getpid()}"))
+    kept = os.environ.get("KOGUMA_TEST_SITE")
+    site = Site(Path(kept or f"/var/tmp/koguma-test-boot-{os.getpid()}"))
     try:
         site.koguma("lab", "up", "--nodes", "2", timeout_s=ACTIVE_TIMEOUT_S)
         site.koguma("lab", "up", "--nodes", "3", "--uefi", timeout_s=ACTIVE_TIMEOUT_S)
         yield site
     finally:
-        site.koguma("lab", "down", check=False)
-        if not os.environ.get("KOGUMA_TEST_KEEP"):
+        # A site named by its tester is left as it is, so that the next run need not build and register again.
+        if not kept:
+            site.koguma("lab", "down", check=False)
             subprocess.run(["rm", "-rf", str(site.state)], check=False)

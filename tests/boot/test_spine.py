@@ -22,7 +22,7 @@ def test_unknown_machines_become_active_by_themselves(site: Site) -> None:
     assert len({node["uuid"] for node in nodes}) == 3
     labels = json.loads((site.state / "images/boot/labels.json").read_text())["labels"]
     assert {node["commit"] for node in nodes} == {labels["compute"]["commit"]}
-    firmware = {site.json("node", "show", node["name"])["inventory"]["firmware"] for node in nodes}
+    firmware = {site.json("node", "show", node["name"])["firmware"] for node in nodes}
     assert firmware == {"bios", "uefi"}
 
 
