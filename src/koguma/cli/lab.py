@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -63,11 +64,11 @@ def up(
         out.print(f"koguma {' '.join(command)}")
         lab.control_plane.build(command)
     with out.status("BMCs and power"):
-        lab.machines_up()
+        powered_on = lab.machines_up()
     out.print("BMCs: up, every machine powered on")
     if not wait:
         return
-    outcome = _watch(lab, deadline, out)
+    outcome = _watch(lab, deadline, out, powered_on)
     _print_nodes(outcome.views, as_json)
     _print_addresses(lab, out)
     if not outcome.all_active:
@@ -174,19 +175,19 @@ def _lab(config_path: Path | None) -> Lab:
     return lab_of(configuration.load(config_path), config_path)
 
 
-def _watch(lab: Lab, deadline_s: float, out: Console) -> enrolment.Outcome:
+def _watch(lab: Lab, deadline_s: float, out: Console, powered_on: dict[str, datetime]) -> enrolment.Outcome:
     """Wait, with a live table on a terminal and one line per change elsewhere."""
     if not out.is_terminal:
-        return _watch_plainly(lab, deadline_s, out)
+        return _watch_plainly(lab, deadline_s, out, powered_on)
     with Live(console=out, refresh_per_second=4) as live:
 
         def show(views: tuple[NodeView, ...], elapsed_s: float) -> None:
             live.update(_progress(views, elapsed_s))
 
-        return enrolment.wait_until_active(lab, deadline_s, show)
+        return enrolment.wait_until_active(lab, deadline_s, show, powered_on)
 
 
-def _watch_plainly(lab: Lab, deadline_s: float, out: Console) -> enrolment.Outcome:
+def _watch_plainly(lab: Lab, deadline_s: float, out: Console, powered_on: dict[str, datetime]) -> enrolment.Outcome:
     seen: dict[str, str] = {}
 
     def show(views: tuple[NodeView, ...], elapsed_s: float) -> None:
@@ -196,7 +197,7 @@ def _watch_plainly(lab: Lab, deadline_s: float, out: Console) -> enrolment.Outco
                 seen[view.machine] = line
                 out.print(f"{elapsed_s:6.1f} s  {line}", highlight=False, markup=False, soft_wrap=True)
 
-    return enrolment.wait_until_active(lab, deadline_s, show)
+    return enrolment.wait_until_active(lab, deadline_s, show, powered_on)
 
 
 def _progress(views: tuple[NodeView, ...], elapsed_s: float) -> Table:

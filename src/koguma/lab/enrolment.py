@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from koguma.lab.errors import ApiError
@@ -38,10 +39,12 @@ class NodeView:
     """How long its newest boot took, or has taken."""
     addresses: tuple[str, ...] = ()
     bmc_address: str = ""
+    booted: bool = True
+    """Whether the boot it should be running from has ended well: a known node stays active while its machine is off."""
 
     @property
     def active(self) -> bool:
-        return self.provision_state == "active"
+        return self.provision_state == "active" and self.booted
 
     @property
     def failed(self) -> bool:
@@ -61,9 +64,14 @@ class Outcome:
 
 
 def wait_until_active(
-    lab: Lab, deadline_s: float, show: Callable[[tuple[NodeView, ...], float], None] = lambda _views, _elapsed: None
+    lab: Lab,
+    deadline_s: float,
+    show: Callable[[tuple[NodeView, ...], float], None] = lambda _views, _elapsed: None,
+    powered_on: Mapping[str, datetime] | None = None,
 ) -> Outcome:
     """Look at the nodes every POLL_S seconds until all are active, the deadline passed, or hope is gone.
+
+    A machine in `powered_on` must have booted after that moment.
 
     An API that does not answer for a while is no reason to give up: what was last seen stays.
     """
@@ -72,7 +80,7 @@ def wait_until_active(
     hopeless_since: float | None = None
     while True:
         try:
-            views = look(lab)
+            views = look(lab, powered_on or {})
         except ApiError:
             hopeless_since = None
         now = time.monotonic()
@@ -89,19 +97,21 @@ def wait_until_active(
         time.sleep(POLL_S)
 
 
-def look(lab: Lab) -> tuple[NodeView, ...]:
+def look(lab: Lab, powered_on: Mapping[str, datetime]) -> tuple[NodeView, ...]:
     """All machines of the lab as Koguma sees them now. ApiError when it does not answer."""
     api = lab.control_plane.api
     nodes = {str(node.get("uuid")): node for node in api.nodes()}
     return tuple(
-        _view(lab, machine, nodes[machine.uuid], api.boots(machine.uuid))
+        _view(lab, machine, nodes[machine.uuid], api.boots(machine.uuid), powered_on.get(machine.name))
         if machine.uuid in nodes
         else NodeView(machine.name, uuid=machine.uuid, bmc_address=lab.bmc(machine).address())
         for machine in lab.plan.machines
     )
 
 
-def _view(lab: Lab, machine: Machine, node: Mapping[str, Any], boots: list[dict[str, Any]]) -> NodeView:
+def _view(
+    lab: Lab, machine: Machine, node: Mapping[str, Any], boots: list[dict[str, Any]], since: datetime | None
+) -> NodeView:
     # The boot that registered the machine is not what an operator means by its boot time.
     newest = next((boot for boot in boots if boot.get("mode") != "register"), boots[0] if boots else {})
     phases = newest.get("phases") or [{}]
@@ -118,7 +128,16 @@ def _view(lab: Lab, machine: Machine, node: Mapping[str, Any], boots: list[dict[
         boot_s=newest.get("duration_s"),
         addresses=tuple(str(address) for address in node.get("addresses") or ()),
         bmc_address=lab.bmc(machine).address(),
+        booted=has_booted(newest, since),
     )
+
+
+def has_booted(boot: Mapping[str, Any], since: datetime | None) -> bool:
+    """Whether the newest boot ended well, and began at `since` or later."""
+    started = str(boot.get("started_at") or "")
+    if since and (not started or datetime.fromisoformat(started) < since):
+        return False
+    return bool(boot.get("outcome", "succeeded") == "succeeded")
 
 
 def _text(values: Mapping[str, Any], key: str) -> str:

@@ -13,6 +13,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 from koguma.lab import machine as machines
@@ -71,16 +72,18 @@ class Lab:
             self.control_plane.up()
             self.control_plane.ensure_site()
 
-    def machines_up(self, *, power_on: bool = True) -> None:
-        """Ensure that every machine's BMC answers, and power on the machines that are off."""
+    def machines_up(self, *, power_on: bool = True) -> dict[str, datetime]:
+        """Ensure that every machine's BMC answers, and power on the machines that are off; when that was, by name."""
         with self._locked():
             for machine in self.plan.machines:
                 machines.prepare(machine, self.plan.switch_namespace, self.processes)
                 self.bmc(machine).up()
-        if power_on:
-            for machine in self.plan.machines:
-                if not self.bmc(machine).power_is_on():
-                    self.bmc(machine).power(PowerAction.ON)
+        powered_on: dict[str, datetime] = {}
+        for machine in self.plan.machines if power_on else ():
+            if not self.bmc(machine).power_is_on():
+                powered_on[machine.name] = datetime.now(UTC)
+                self.bmc(machine).power(PowerAction.ON)
+        return powered_on
 
     def bmc(self, machine: Machine | str) -> Bmc:
         one = self.plan.machine(machine) if isinstance(machine, str) else machine

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from koguma.lab import enrolment
-from koguma.lab.enrolment import NodeView, wait_until_active
+from koguma.lab.enrolment import NodeView, has_booted, wait_until_active
 from koguma.lab.errors import ApiError
 from koguma.lab.lab import Lab, plan_of
 
@@ -40,7 +41,7 @@ def nodes_are(monkeypatch: pytest.MonkeyPatch, *looks: tuple[str, ...] | None) -
     following: Iterator[tuple[str, ...] | None] = iter(looks)
     last: list[tuple[str, ...] | None] = [None]
 
-    def look(_lab: Lab) -> tuple[NodeView, ...]:
+    def look(_lab: Lab, _powered_on: object) -> tuple[NodeView, ...]:
         last[0] = next(following, last[0])
         if last[0] is None:
             raise ApiError("the API does not answer")
@@ -85,3 +86,21 @@ def test_a_failed_node_that_is_tried_again_is_waited_for(monkeypatch: pytest.Mon
 def test_a_lab_without_machines_is_never_all_active(monkeypatch: pytest.MonkeyPatch) -> None:
     nodes_are(monkeypatch, ())
     assert not wait_until_active(LAB, 3).all_active
+
+
+@pytest.mark.parametrize(
+    ("outcome", "started", "booted"),
+    [
+        ("succeeded", "2026-01-01T10:00:05+00:00", True),
+        ("running", "2026-01-01T10:00:05+00:00", False),
+        ("succeeded", "2026-01-01T09:00:00+00:00", False),
+    ],
+)
+def test_a_machine_that_was_powered_on_must_have_booted_since(outcome: str, started: str, booted: bool) -> None:
+    powered_on = datetime(2026, 1, 1, 10, tzinfo=UTC)
+    assert has_booted({"outcome": outcome, "started_at": started}, powered_on) is booted
+
+
+def test_a_machine_that_ran_all_the_time_need_not_boot_again() -> None:
+    assert has_booted({"outcome": "succeeded", "started_at": "2026-01-01T09:00:00+00:00"}, None)
+    assert not has_booted({"outcome": "running", "started_at": "2026-01-01T09:00:00+00:00"}, None)
