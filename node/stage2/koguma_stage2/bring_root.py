@@ -133,4 +133,7 @@ def _wait_for_network() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    status = main()
+    sys.stdout.flush()
+    # Not sys.exit: ending the interpreter properly takes time, and its threads, which sleep, have nothing to end.
+    os._exit(status)

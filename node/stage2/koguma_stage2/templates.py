@@ -93,7 +93,9 @@ def _render(root: Path, environment: Any, template: dict[str, Any], variables: d
         with source.open(encoding="utf-8") as file:
             text = file.read(TEMPLATE_BYTES_MAX + 1)
     except (OSError, UnicodeDecodeError) as error:
-        raise TemplateError(f"a template must be readable text: {error} ({template['source']})") from error
+        # The error's own text names the file where the root is mounted for now.
+        why = error.strerror if isinstance(error, OSError) else error
+        raise TemplateError(f"a template must be readable text: {why} ({template['source']})") from error
     if len(text) > TEMPLATE_BYTES_MAX:
         raise TemplateError(f"a template may have {TEMPLATE_BYTES_MAX} characters at most ({template['source']})")
     try:

@@ -32,14 +32,16 @@ def make_artifact(root: Path, shelf: Path, keys: Path, *, commit: str = COMMIT) 
     return target
 
 
-def write_manifest(target: Path, commit: str, release: str, keys: Path, **changes: Any) -> None:
-    files = {
+def write_manifest(target: Path, commit: str, release: str, keys: Path, *, root_size_bytes: int | None = None) -> None:
+    files: dict[str, dict[str, Any]] = {
         part: {"name": name, "size_bytes": (target / name).stat().st_size, "sha256": _sha256(target / name)}
         for part, name in (("kernel", "kernel"), ("initrd", "initrd"), ("root", "root.squashfs"))
     }
+    if root_size_bytes is not None:
+        files["root"]["size_bytes"] = root_size_bytes
     manifest = {
         "format": "koguma-manifest/1", "commit": commit, "tree": TREE, "architecture": "x86_64",
-        "kernel_version": release, "root_format": "squashfs", "unpacked_size_bytes": 1, "files": files, **changes,
+        "kernel_version": release, "root_format": "squashfs", "unpacked_size_bytes": 1, "files": files,
     }  # fmt: skip
     data = json.dumps(manifest).encode()
     (target / "manifest.json").write_bytes(data)
