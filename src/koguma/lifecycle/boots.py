@@ -167,13 +167,18 @@ def _with_userspace(phases: list[Phase], installed: Event | None) -> list[Phase]
     last = phases[-1] if phases else None
     if last is None:
         return phases
+    if last.name == PhaseName.USERSPACE and len(phases) > 1:
+        # The machine tells only how it ended: its first process starts where the phase before ended.
+        start = _end(phases[-2])
+        end = installed.at if installed else _end(last)
+        outcome = Outcome.SUCCEEDED if installed else last.outcome
+        took_s = None if outcome is Outcome.RUNNING else _seconds(start, end)
+        return [*phases[:-1], replace(last, started_at=start, outcome=outcome, duration_s=took_s)]
     if installed is None:
         ended = last.outcome is Outcome.SUCCEEDED and last.name in (PhaseName.RENDER, PhaseName.ROOT)
         return [*phases, Phase(PhaseName.USERSPACE, _end(last), Outcome.RUNNING)] if ended else phases
     if last.outcome is Outcome.RUNNING:
         return [*phases[:-1], _done(last.name, last.started_at, installed.at)]
-    if last.name == PhaseName.USERSPACE:
-        return phases
     return [*phases, _done(PhaseName.USERSPACE, _end(last), installed.at)]
 
 

@@ -77,6 +77,11 @@ def test_the_order_of_arrival_does_not_matter_and_every_part_makes_a_record(even
     assert (record.finished_at is None) == (record.outcome is Outcome.RUNNING)
 
 
+def test_userspace_begins_where_rendering_ended_although_the_machine_tells_only_its_end() -> None:
+    record = record_of("b", [*WHOLE[:-1], phase(32, "userspace", "succeeded", 13.0), WHOLE[-1]])
+    assert times(record)["userspace"] == (26, 7)
+
+
 def test_a_boot_under_way_says_which_phase_runs() -> None:
     record = record_of("b", WHOLE[:6])
     assert record.outcome is Outcome.RUNNING
