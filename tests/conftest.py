@@ -14,6 +14,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# How long an example takes says how busy the machine is, not whether the code is right.
+settings.register_profile("koguma", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("koguma")
 
 _DIRECTORY = Path(tempfile.mkdtemp(prefix="koguma-test-"))
 _PGDATA = _DIRECTORY / "pg"
