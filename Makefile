@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help packages lab lab-down test test-fast check format lock bench bench-boot clean
+.PHONY: help packages lab lab-down test test-fast test-faults check format lock bench bench-boot clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -35,7 +35,10 @@ test: packages $(BIN)/koguma ## Run all tests, those that boot machines too
 	$(SUDO) $(BIN)/pytest
 
 test-fast: $(BIN)/koguma ## Run the tests that need neither root nor machines
-	$(BIN)/pytest -m "not boot and not root and not slow"
+	$(BIN)/pytest -m "not boot and not root and not slow and not faults"
+
+test-faults: packages $(BIN)/koguma ## Kill processes while machines register and boot (a quarter of an hour)
+	$(SUDO) $(BIN)/pytest -m faults tests/boot
 
 check: $(BIN)/koguma ## ruff, mypy, import-linter: run all, then report
 	@failed=""; \

@@ -110,12 +110,21 @@ class Site:
                 pids.append(int(directory.name))
         return pids
 
+    def kill_database(self) -> None:
+        pid = int((self.state / "postgresql/postmaster.pid").read_text().split()[0])
+        os.kill(pid, signal.SIGKILL)
+
     def kill(self, command: str) -> int:
         """SIGKILL to those processes; how many there were."""
         pids = self.processes(command)
         for pid in pids:
             os.kill(pid, signal.SIGKILL)
         return len(pids)
+
+
+def send_signal(pids: list[int], name: str) -> None:
+    for pid in pids:
+        os.kill(pid, getattr(signal, f"SIG{name}"))
 
 
 @pytest.fixture(scope="session")

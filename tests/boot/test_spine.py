@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from .conftest import Site
+from .conftest import Site, send_signal
 
 pytestmark = [pytest.mark.boot, pytest.mark.root, pytest.mark.slow]
 
@@ -216,14 +216,11 @@ def test_boot_goes_on_without_control_plane_and_its_record_is_whole(site: Site) 
     up = site.processes("koguma up")
     assert up
     # Everything but the boot service is stopped for good: a supervisor that may not run cannot bring it back.
-    for pid in up:
-        Path(f"/proc/{pid}/oom_score_adj").write_text("0")
-    frozen = [pid for word in ("koguma up",) for pid in site.processes(word)]
-    _signal(frozen, "STOP")
+    send_signal(up, "STOP")
     try:
         for word in ("koguma server", "koguma worker"):
             assert site.kill(word) > 0, word
-        _kill_database(site)
+        site.kill_database()
         console = site.state / "lab" / "consoles" / f"{machine}.log"
         start = len(console.read_bytes())
         site.koguma("lab", "ssh", machine, "--", "systemctl reboot --no-wall", check=False)
@@ -233,53 +230,9 @@ def test_boot_goes_on_without_control_plane_and_its_record_is_whole(site: Site) 
             time.sleep(1)
         time.sleep(5)
     finally:
-        _signal(frozen, "CONT")
+        send_signal(up, "CONT")
     site.wait_for("the API answers again", lambda: site.koguma("node", "list", check=False).returncode == 0, 120)
     boot = site.wait_for_boot(name, before, timeout_s=120)
     wanted = {"ipxe", "stage1", "profile", "verify", "kexec", "root", "render", "userspace"}
     assert wanted <= {phase["name"] for phase in boot["phases"]}
     assert site.node(name)["provision_state"] == "active"
-
-
-def _signal(pids: list[int], name: str) -> None:
-    import os
-    import signal
-
-    for pid in pids:
-        os.kill(pid, getattr(signal, f"SIG{name}"))
-
-
-def _kill_database(site: Site) -> None:
-    pid = int((site.state / "postgresql/postmaster.pid").read_text().split()[0])
-    _signal([pid], "KILL")
-
-
-@pytest.mark.parametrize("victim", ["koguma server", "koguma worker", "koguma boot", "database", "koguma up"])
-def test_killed_process_delays_a_registration_but_does_not_spoil_it(site: Site, victim: str) -> None:
-    """The third machine is forgotten, comes back as an unknown one, and meets a killed process on its way."""
-    node = site.nodes()[2]
-    machine = site.machine(node["name"])
-    site.koguma("lab", "power", machine, "off")
-    site.koguma("node", "delete", node["name"], "--yes")
-    time.sleep(5)
-    site.koguma("lab", "power", machine, "on")
-    for pause_s in (9, 12, 20):
-        time.sleep(pause_s)
-        if victim == "database":
-            _kill_database(site)
-        elif victim == "koguma up":
-            site.kill(victim)
-            time.sleep(2)
-            site.koguma("lab", "up", "--no-wait")
-        else:
-            site.kill(victim)
-
-    def active() -> bool:
-        listed = site.koguma("node", "list", "--json", check=False)
-        if listed.returncode != 0:
-            return False
-        mine = [item for item in json.loads(listed.stdout) if item["uuid"] == node["uuid"]]
-        return [item["provision_state"] for item in mine] == ["active"]
-
-    site.wait_for(f"the machine is active, once, although {victim} was killed", active, 600)
-    assert len(site.nodes()) == 3

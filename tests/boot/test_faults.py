@@ -1,0 +1,43 @@
+"""Processes are killed while a machine registers and boots: it ends active, once."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+
+from .conftest import Site
+
+pytestmark = [pytest.mark.boot, pytest.mark.root, pytest.mark.slow, pytest.mark.faults]
+
+
+@pytest.mark.parametrize("victim", ["koguma server", "koguma worker", "koguma boot", "database", "koguma up"])
+def test_killed_process_delays_a_registration_but_does_not_spoil_it(site: Site, victim: str) -> None:
+    """The third machine is forgotten, comes back as an unknown one, and meets a killed process on its way."""
+    node = site.nodes()[2]
+    machine = site.machine(node["name"])
+    site.koguma("lab", "power", machine, "off")
+    site.koguma("node", "delete", node["name"], "--yes")
+    time.sleep(5)
+    site.koguma("lab", "power", machine, "on")
+    for pause_s in (9, 12, 20):
+        time.sleep(pause_s)
+        if victim == "database":
+            site.kill_database()
+        elif victim == "koguma up":
+            site.kill(victim)
+            time.sleep(2)
+            site.koguma("lab", "up", "--no-wait")
+        else:
+            site.kill(victim)
+
+    def active() -> bool:
+        listed = site.koguma("node", "list", "--json", check=False)
+        if listed.returncode != 0:
+            return False
+        mine = [item for item in json.loads(listed.stdout) if item["uuid"] == node["uuid"]]
+        return [item["provision_state"] for item in mine] == ["active"]
+
+    site.wait_for(f"the machine is active, once, although {victim} was killed", active, 600)
+    assert len(site.nodes()) == 3
