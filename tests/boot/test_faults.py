@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 
 import pytest
@@ -33,10 +32,7 @@ def test_killed_process_delays_a_registration_but_does_not_spoil_it(site: Site, 
             site.kill(victim)
 
     def active() -> bool:
-        listed = site.koguma("node", "list", "--json", check=False)
-        if listed.returncode != 0:
-            return False
-        mine = [item for item in json.loads(listed.stdout) if item["uuid"] == node["uuid"]]
+        mine = [item for item in site.nodes() if item["uuid"] == node["uuid"]]
         return [item["provision_state"] for item in mine] == ["active"]
 
     site.wait_for(f"the machine is active, once, although {victim} was killed", active, 600)

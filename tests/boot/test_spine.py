@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.boot, pytest.mark.root, pytest.mark.slow]
 
 
 def test_unknown_machines_become_active_by_themselves(site: Site) -> None:
-    nodes = site.nodes()
+    nodes = site.json("node", "list")
     assert [node["provision_state"] for node in nodes] == ["active"] * 3
     assert [node["power_state"] for node in nodes] == ["power on"] * 3
     assert len({node["uuid"] for node in nodes}) == 3
@@ -231,7 +231,7 @@ def test_boot_goes_on_without_control_plane_and_its_record_is_whole(site: Site) 
         time.sleep(5)
     finally:
         send_signal(up, "CONT")
-    site.wait_for("the API answers again", lambda: site.koguma("node", "list", check=False).returncode == 0, 120)
+    site.wait_for("the API answers again", site.nodes, 120)
     boot = site.wait_for_boot(name, before, timeout_s=120)
     wanted = {"ipxe", "stage1", "profile", "verify", "kexec", "root", "render", "userspace"}
     assert wanted <= {phase["name"] for phase in boot["phases"]}
