@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help packages lab lab-down test test-fast test-faults check format lock bench bench-boot clean
+.PHONY: help packages lab lab-down test test-fast test-long check format lock bench bench-boot clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -35,10 +35,10 @@ test: packages $(BIN)/koguma ## Run all tests, those that boot machines too
 	$(SUDO) $(BIN)/pytest
 
 test-fast: $(BIN)/koguma ## Run the tests that need neither root nor machines
-	$(BIN)/pytest -m "not boot and not root and not slow and not faults"
+	$(BIN)/pytest -m "not boot and not root and not slow and not long"
 
-test-faults: packages $(BIN)/koguma ## Kill processes while machines register and boot (a quarter of an hour)
-	$(SUDO) $(BIN)/pytest -m faults tests/boot
+test-long: packages $(BIN)/koguma ## Kill processes while machines register and boot; NFS root (half an hour)
+	$(SUDO) $(BIN)/pytest -m long tests/boot
 
 check: $(BIN)/koguma ## ruff, mypy, import-linter: run all, then report
 	@failed=""; \

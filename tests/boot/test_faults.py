@@ -8,7 +8,7 @@ import pytest
 
 from .conftest import Site
 
-pytestmark = [pytest.mark.boot, pytest.mark.root, pytest.mark.slow, pytest.mark.faults]
+pytestmark = [pytest.mark.boot, pytest.mark.root, pytest.mark.slow, pytest.mark.long]
 
 
 @pytest.mark.parametrize("victim", ["koguma server", "koguma worker", "koguma boot", "database", "koguma up"])

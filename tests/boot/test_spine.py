@@ -179,6 +179,7 @@ def _failure(boot: dict[str, Any]) -> str:
     return next((phase["reason"] for phase in boot["phases"] if phase["outcome"] == "failed" and phase["reason"]), "")
 
 
+@pytest.mark.long
 def test_nfs_root_boots(site: Site) -> None:
     name = site.nodes()[1]["name"]
     site.koguma("flavor", "create", "compute-nfs", "--label", "compute", "--root-method", "nfs")
