@@ -31,14 +31,14 @@ lab: packages $(BIN)/koguma ## Start the virtual datacentre and boot NODES=3 mac
 lab-down: $(BIN)/koguma ## Stop the virtual datacentre; leaves nothing behind
 	$(SUDO) $(BIN)/koguma lab down
 
-test: packages $(BIN)/koguma ## Run all tests, those that boot machines too
+test: packages $(BIN)/koguma ## Run the tests, those that boot machines too (but for test-long)
 	$(SUDO) $(BIN)/pytest
 
 test-fast: $(BIN)/koguma ## Run the tests that need neither root nor machines
 	$(BIN)/pytest -m "not boot and not root and not slow and not long"
 
-test-long: packages $(BIN)/koguma ## Kill processes while machines register and boot; NFS root (half an hour)
-	$(SUDO) $(BIN)/pytest -m long tests/boot
+test-long: packages $(BIN)/koguma ## Node code alone, killed processes, NFS root (half an hour)
+	$(SUDO) $(BIN)/pytest -m long
 
 check: $(BIN)/koguma ## ruff, mypy, import-linter: run all, then report
 	@failed=""; \

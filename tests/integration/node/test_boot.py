@@ -13,7 +13,7 @@ from machine import Lab
 
 from koguma.images.signing import create_keys
 
-pytestmark = [pytest.mark.boot, pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.boot, pytest.mark.root, pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(900)]
 BOOT_TIMEOUT_S = 400.0
 STAGE1_TIMEOUT_S = 200.0
 
