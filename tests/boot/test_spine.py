@@ -83,6 +83,7 @@ def test_boot_record_times_every_phase(site: Site) -> None:
     assert sum(phase["duration_s"] for phase in boot["phases"]) == pytest.approx(boot["duration_s"], rel=0.25, abs=3)
 
 
+@pytest.mark.long
 def test_maintenance_cycle(site: Site) -> None:
     """Branch, edit, commit, boot once, look at the difference, deliver to all, and back."""
     names = [node["name"] for node in site.nodes()]
@@ -197,6 +198,7 @@ def test_nfs_root_boots(site: Site) -> None:
         site.wait_for_boot(name, before, timeout_s=600)
 
 
+@pytest.mark.long
 def test_machine_boots_without_kexec(site: Site) -> None:
     name = site.nodes()[0]["name"]
     before = site.boots(name)[0]["id"]
@@ -210,6 +212,7 @@ def test_machine_boots_without_kexec(site: Site) -> None:
         site.koguma("node", "set", name, "--kexec")
 
 
+@pytest.mark.long
 def test_boot_goes_on_without_control_plane_and_its_record_is_whole(site: Site) -> None:
     name = site.nodes()[0]["name"]
     machine = site.machine(name)
