@@ -9,6 +9,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 NODES ?= 3
+# What tests compare with, besides the tools of the lab.
+TEST_PACKAGES := rsync acl
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -20,7 +22,7 @@ $(BIN)/koguma: requirements.lock pyproject.toml
 	@touch $@
 
 packages: ## Install the Debian packages that the lab and the tests use
-	@missing=""; for package in $$(PYTHONPATH=src $(PYTHON) -m koguma.lab.packages); do \
+	@missing=""; for package in $$(PYTHONPATH=src $(PYTHON) -m koguma.lab.packages) $(TEST_PACKAGES); do \
 	  [ "$$(dpkg-query -W -f '$${Status}' $$package 2>/dev/null)" = "install ok installed" ] || missing="$$missing $$package"; done; \
 	if [ -n "$$missing" ]; then echo "installing:$$missing"; $(SUDO) apt-get update -q; \
 	  $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $$missing; fi
