@@ -42,6 +42,9 @@ class Site:
         # Asking by the command line every second would take a third of a core from the machines.
         self._api = httpx.Client(base_url=f"http://{API}/api/v1", timeout=30, trust_env=False)
 
+    def close(self) -> None:
+        self._api.close()
+
     def koguma(self, *words: str, check: bool = True, timeout_s: float = 1200) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
             [KOGUMA, *words], env=self.environ, text=True, capture_output=True, check=False, timeout=timeout_s
@@ -144,6 +147,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         site.koguma("lab", "up", "--nodes", "3", "--uefi", timeout_s=ACTIVE_TIMEOUT_S)
         yield site
     finally:
+        site.close()
         # A site named by its tester is left as it is, so that the next run need not build and register again.
         if not kept:
             site.koguma("lab", "down", check=False)
