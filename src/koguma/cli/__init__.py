@@ -1,68 +1,46 @@
 """The command line: one module per noun, loaded only when its noun is said.
 
-A module `koguma.cli.<noun>` offers `app: typer.Typer`; NOUNS lists it with its one line of help, so that
-`koguma --help` and a git-like `koguma image log` start without importing what they do not use.
+A module `koguma.cli.<noun>` offers `app: typer.Typer`; `Nouns` lists it with its one line of help.
 """
 
 from __future__ import annotations
 
+import os
 import sys
-from importlib import import_module
 from typing import Any
 
 import typer
-from typer.core import TyperGroup
 
+from koguma.cli.lazy import Command, LazyGroup
 from koguma.errors import KogumaError
 
-NOUNS = {
-    "image": ("koguma.cli.image", "Image repositories: commit, branch, diff, edit and export root file systems."),
-    "node": ("koguma.cli.node", "Machines: list, show, power, boot."),
-    "flavor": ("koguma.cli.flavor", "What machines of a role boot."),
-    "network": ("koguma.cli.network", "VLANs, subnets and their purposes."),
-    "lab": ("koguma.cli.lab", "The virtual datacentre: a switch, BMCs and machines."),
-    "server": ("koguma.services.server", "Run the API server."),
-    "worker": ("koguma.services.worker", "Run a worker: power, provisioning."),
-    "boot": ("koguma.services.boot", "Run the boot service: DHCP, TFTP, iPXE, stage-1 API, artifacts."),
-    "database": ("koguma.services.database", "Run the embedded PostgreSQL."),
-    "up": ("koguma.services.up", "Run everything on this machine, database included."),
-}
-"""Each command's module and help. Services are above the command line, so they are named here and not imported."""
 
+class Nouns(LazyGroup):
+    """Every noun. Services are layers above the command line, so they are named here and not imported."""
 
-class LazyGroup(TyperGroup):
-    """Resolves a noun to its module's command at the moment it is used."""
-
-    _listing = False
-    """Whether the group's own help is being printed, which needs the nouns' one-liners only."""
-
-    def list_commands(self, _ctx: Any) -> list[str]:
-        return list(NOUNS)
-
-    def get_command(self, _ctx: Any, cmd_name: str) -> Any:
-        if cmd_name not in NOUNS:
-            return None
-        module, text = NOUNS[cmd_name]
-        loaded = _described(text) if self._listing else import_module(module).app
-        command = typer.main.get_command(loaded)
-        command.name = cmd_name
-        return command
-
-    def format_help(self, ctx: Any, formatter: Any) -> None:
-        self._listing = True
-        super().format_help(ctx, formatter)
-        self._listing = False
-
-
-def _described(text: str) -> typer.Typer:
-    described = typer.Typer(help=text)
-    described.callback(invoke_without_command=True)(lambda: None)
-    return described
+    sections = {
+        "What there is": {
+            "image": Command(
+                "koguma.cli.image", "Image repositories: commit, branch, diff, edit and export root file systems."
+            ),
+            "node": Command("koguma.cli.node", "Machines: list, show, power, boot."),
+            "flavor": Command("koguma.cli.flavor", "What machines of a role boot."),
+            "network": Command("koguma.cli.network", "VLANs, subnets and their purposes."),
+            "lab": Command("koguma.cli.lab", "The virtual datacentre: a switch, BMCs and machines."),
+        },
+        "Services": {
+            "server": Command("koguma.services.server", "Run the API server."),
+            "worker": Command("koguma.services.worker", "Run a worker: power, provisioning."),
+            "boot": Command("koguma.services.boot", "Run the boot service: DHCP, TFTP, iPXE, stage-1 API, artifacts."),
+            "database": Command("koguma.services.database", "Run the embedded PostgreSQL."),
+            "up": Command("koguma.services.up", "Run everything on this machine, database included."),
+        },
+    }
 
 
 app = typer.Typer(
     name="koguma",
-    cls=LazyGroup,
+    cls=Nouns,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     help="Run bare metal without disks and without drift: every machine boots a commit into memory.",
@@ -75,9 +53,34 @@ def _root() -> None:
 
 
 def main() -> None:
-    """Run the program; an error a person can mend is one line on standard error and status 1."""
+    """Run the program; an error a person can mend is one line on standard error."""
     try:
-        app()
+        status = app(standalone_mode=False)
     except KogumaError as error:
         print(f"koguma: {error}", file=sys.stderr)
-        sys.exit(1)
+        status = 1
+    except typer.Abort:
+        status = 130
+    except _UsageError as error:
+        _print_usage_error(error)
+        status = 2
+    except BrokenPipeError:
+        # Whoever read the output has seen enough, as in `koguma image log | head`; nothing is left to flush to.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 1
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+_UsageError: type[Exception] = typer.BadParameter.__bases__[0]
+"""Typer exports one kind of usage error; this is what it shares with the others."""
+
+
+def _print_usage_error(error: Any) -> None:
+    where = error.ctx.command_path if error.ctx else "koguma"
+    message = " ".join(error.format_message().split())
+    if type(error).__name__ == "NoArgsIsHelpError":
+        print(error.format_message(), file=sys.stderr)
+    elif " help" in message:
+        print(f"koguma: {message}", file=sys.stderr)
+    else:
+        print(f"koguma: {message.rstrip('.')}; see: {where} --help", file=sys.stderr)

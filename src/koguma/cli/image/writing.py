@@ -1,0 +1,46 @@
+# ruff: noqa: PLC0415 - a command imports what it needs when it runs, so that each starts fast
+"""`koguma image` commands that write a commit's tree somewhere else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from koguma.cli.image.common import open_repository, printable, progress, say
+
+app = typer.Typer()
+
+
+@app.command()
+def checkout(
+    context: typer.Context,
+    revision: Annotated[str, typer.Argument(help="A branch, tag, commit or expression.")],
+    directory: Annotated[Path, typer.Argument(help="A new or empty directory.")],
+) -> None:
+    """Write a commit's tree to a directory."""
+    repository = open_repository(context)
+    with progress("writing") as told:
+        found = repository.checkout(revision, directory, told)
+    print(found.id)
+
+
+@app.command()
+def export(
+    context: typer.Context,
+    revision: Annotated[str, typer.Argument(help="A branch, tag, commit or expression.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The file to write.")],
+    format: Annotated[str, typer.Option("--format", help="squashfs or erofs.")] = "squashfs",
+) -> None:
+    """Write a commit's tree as an image; the same commit gives the same bytes."""
+    repository = open_repository(context)
+    with progress("exporting") as told:
+        found = repository.export(revision, format, output, told)
+    if format == "squashfs":
+        from koguma.images.export import attributes_lost
+
+        lost = attributes_lost(repository.objects, repository.root(found))
+        if lost:
+            say(f"squashfs cannot hold POSIX ACLs, {len(lost)} paths are without ({printable(lost[0])} …); erofs can")
+    print(output)
