@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import logging
+import os
 import shutil
 from pathlib import Path
 
@@ -18,6 +20,9 @@ from koguma.boot.labels import Labels
 from koguma.model.snapshot import Snapshot
 
 log = logging.getLogger(__name__)
+
+ATTRIBUTES = ".koguma-attributes"
+"""The list that node/stage2/koguma_stage2/attributes.py reads."""
 
 
 class NfsTrees:
@@ -83,5 +88,17 @@ class NfsTrees:
             raise NotBootable(
                 f"{command[0]} could not unpack commit {commit[:12]}: {errors.decode(errors='replace')[-500:]}"
             )
+        await asyncio.to_thread(_list_attributes, partial)
         partial.rename(self.path(commit))
         log.info("NFS tree ready", extra={"commit": commit[:12]})
+
+
+def _list_attributes(tree: Path) -> None:
+    """Write down the extended attributes of the tree, in the tree: NFS carries none, and stage 2 sets them again."""
+    lines = []
+    for path in (tree, *tree.rglob("*")):
+        for attribute in os.listxattr(path, follow_symlinks=False):
+            value = os.getxattr(path, attribute, follow_symlinks=False)
+            words = (os.fsencode(path.relative_to(tree)), os.fsencode(attribute), value)
+            lines.append(json.dumps([word.hex() for word in words]) + "\n")
+    (tree / ATTRIBUTES).write_text("".join(lines), encoding="ascii")

@@ -117,6 +117,8 @@ def _build_root(root: Path) -> None:
     (root / "etc/systemd/system/koguma-test.service").write_text(REPORT_UNIT)
     for unit in ("koguma-test.service", "systemd-networkd.service"):
         subprocess.run(["chroot", root, "systemctl", "enable", unit], check=True)
+    # A login prompt hangs the console up while the report is written to it.
+    subprocess.run(["chroot", root, "systemctl", "mask", "serial-getty@ttyS0.service"], check=True)
     subprocess.run([NODE / "stage2/install.sh", root], check=True)
     subprocess.run(["chroot", root, "update-initramfs", "-u", "-k", "all"], check=True)
 

@@ -23,7 +23,7 @@ koguma_load_drivers() {
     # shellcheck disable=SC2046
     modprobe -abq $(cat /sys/bus/virtio/devices/*/modalias 2>/dev/null)
     [ -e /dev/watchdog0 ] || modprobe -q softdog
-    [ "$KOGUMA_ROOT_METHOD" != nfs ] || modprobe -abq nfsv4 nfs
+    [ "$KOGUMA_ROOT_METHOD" != nfs ] || modprobe -abq nfsv3 nfsv4 nfs
 }
 
 # KOGUMA_INTERFACES is "MAC=NAME MAC=NAME …". A NIC that was renamed here keeps its name in stage 2 (udev's policy
