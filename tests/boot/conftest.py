@@ -70,6 +70,16 @@ class Site:
         machines = {machine["uuid"]: machine["name"] for machine in self.json("lab", "status")["machines"]}
         return str(machines[self.node(name)["uuid"]])
 
+    def wait_until_boot_service_knows(self, name: str, **plan: Any) -> None:
+        """The boot service answers from its own copy, which follows within seconds."""
+
+        def known() -> bool:
+            snapshot = json.loads((self.state / "boot/snapshot.json").read_text())
+            boots = {node["name"]: node["boot"] for node in snapshot["nodes"]}
+            return all(boots[name][key] == value for key, value in plan.items())
+
+        self.wait_for(f"the boot service knows of {name} that {plan}", known, 30)
+
     def ssh(self, name: str, command: str, *, check: bool = True) -> subprocess.CompletedProcess[str]:
         return self.koguma("lab", "ssh", self.machine(name), "--", command, check=check, timeout_s=60)
 

@@ -204,12 +204,13 @@ def test_machine_boots_without_kexec(site: Site) -> None:
     before = site.boots(name)[0]["id"]
     try:
         site.koguma("node", "set", name, "--no-kexec")
-        time.sleep(5)  # the boot service asks for the snapshot every two seconds
+        site.wait_until_boot_service_knows(name, kexec=False)
         site.koguma("node", "power", name, "reboot")
         boot = site.wait_for_boot(name, before)
         assert "stage1" not in [phase["name"] for phase in boot["phases"]]
     finally:
         site.koguma("node", "set", name, "--kexec")
+        site.wait_until_boot_service_knows(name, kexec=True)
 
 
 @pytest.mark.long
