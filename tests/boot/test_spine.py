@@ -87,7 +87,7 @@ def test_boot_record_times_every_phase(site: Site) -> None:
 def test_maintenance_cycle(site: Site) -> None:
     """Branch, edit, commit, boot once, look at the difference, deliver to all, and back."""
     names = [node["name"] for node in site.nodes()]
-    old = site.node(names[0])["commit"]
+    old = site.json("image", "log", "compute")[0]["commit"]
     site.koguma("image", "branch", "compute-next", "compute")
     site.koguma("image", "edit", "compute-next", "--", "apt-get", "install", "-y", "tree")
     new = site.koguma("image", "commit", "-b", "compute-next", "-m", "Add tree").stdout.split()[-1]
@@ -98,7 +98,7 @@ def test_maintenance_cycle(site: Site) -> None:
     before = site.boots(names[0])[0]["id"]
     site.koguma("node", "boot", names[0], "--label", "compute-next", "--once")
     assert site.wait_for_boot(names[0], before)["label"] == "compute-next"
-    assert "/etc" in site.ssh(names[0], "tree -d -L 1 /").stdout
+    assert "|-- etc\n" in site.ssh(names[0], "tree -d -L 1 /").stdout
     difference = site.koguma("image", "diff", "compute", "compute-next").stdout
     assert re.search(r"\btree\b", difference)
     assert "usr/bin/tree" in difference
