@@ -20,7 +20,7 @@ def networkd_files(detail: dict[str, Any]) -> dict[str, str]:
     for interface in detail.get("interfaces", []):
         if not interface.get("parent"):
             match = [("PermanentMACAddress", interface["mac"])]
-            bond = interface.get("bond") or bond_of.pop(interface["mac"], None)
+            bond = bond_of.pop(interface["mac"], None) or interface.get("bond")
             files[_network(interface["name"])] = _link_file(match, interface, vlans, detail, bond, LLDP)
     for mac, bond in bond_of.items():
         name = f"{bond}-{mac.replace(':', '')}"

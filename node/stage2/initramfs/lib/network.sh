@@ -27,13 +27,16 @@ koguma_load_drivers() {
 }
 
 # KOGUMA_INTERFACES is "MAC=NAME MAC=NAME …". A NIC that was renamed here keeps its name in stage 2 (udev's policy
-# "keep"), so that it need not be taken down for it. Each goes over a name that no other can have.
+# "keep"), so that it need not be taken down for it. Each goes over a name that no other can have; a NIC that nobody
+# listed and that the kernel gave such a name makes room.
 koguma_name_nics() {
     for pair in ${KOGUMA_INTERFACES:-}; do
         nic=$(koguma_nic_with_mac "${pair%%=*}") && ip link set "$nic" name "kgm-${pair##*=}"
     done
     for pair in ${KOGUMA_INTERFACES:-}; do
-        nic=$(koguma_nic_with_mac "${pair%%=*}") && ip link set "$nic" name "${pair##*=}"
+        name=${pair##*=}
+        [ ! -e "/sys/class/net/$name" ] || ip link set "$name" name "other-$name"
+        nic=$(koguma_nic_with_mac "${pair%%=*}") && ip link set "$nic" name "$name"
     done
 }
 
