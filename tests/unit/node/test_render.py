@@ -298,3 +298,9 @@ def test_hostile_members_change_nothing(root: Path) -> None:
 def test_a_reload_that_fails_is_said_and_stops_nothing() -> None:
     problems = templates.run_reloads(["false", "no-such-command-of-koguma", "false"])
     assert [problem.split(":")[0] for problem in problems] == ["false", "no-such-command-of-koguma"]
+
+
+def test_a_nic_of_a_bond_has_one_file_whoever_names_the_bond(root: Path) -> None:
+    render.render_all(root, detail())
+    files = [path for path in (root / "etc/systemd/network").iterdir() if "52:54:00:00:00:02" in path.read_text()]
+    assert [path.name for path in files] == ["10-koguma-eth1.network"]
