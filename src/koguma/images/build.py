@@ -22,7 +22,7 @@ from koguma.images.files import locked, remove_tree
 from koguma.images.recipe import Recipe, load_recipe
 from koguma.images.refs import RefKind, check_ref_name
 from koguma.images.repository import Committed, Repository
-from koguma.images.tools import last_words
+from koguma.images.tools import last_words, with_own_mounts
 
 RECIPE_NOTE = "recipe"
 """The note of a commit that says which recipe (and node code) made it."""
@@ -162,7 +162,11 @@ def _run(command: list[str], log: Path, say: Callable[[str], None]) -> None:
     with (
         log.open("wb") as kept,
         subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment
+            with_own_mounts(command),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=environment,
         ) as process,
     ):
         assert process.stdout is not None  # noqa: S101 - opened as a pipe

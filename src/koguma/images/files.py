@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterator
@@ -97,8 +98,22 @@ def storage_errors(what: str) -> Iterator[None]:
 
 
 def remove_tree(path: Path) -> None:
-    """Remove a directory and everything in it; one that is not there is not an error."""
+    """Remove a directory and everything in it; one that is not there is not an error.
+
+    Raises StorageError for a directory that something is mounted in: removing it would empty what is mounted.
+    """
     if path.is_symlink() or path.is_file():
         path.unlink()
     elif path.exists():
+        if mounts := mounts_below(path):
+            raise StorageError(f"a directory to be removed must hold no mount, got {mounts[0]}; umount it first")
         shutil.rmtree(path)
+
+
+def mounts_below(path: Path) -> list[str]:
+    """The mount points in a directory, as this process sees them."""
+    top = os.fsencode(path.resolve())
+    lines = Path("/proc/self/mountinfo").read_bytes().splitlines()
+    # The kernel writes blanks and the like in a path as three octal digits.
+    points = [re.sub(rb"\\([0-7]{3})", lambda found: bytes([int(found[1], 8)]), line.split()[4]) for line in lines]
+    return [os.fsdecode(point) for point in points if point == top or point.startswith(top + b"/")]

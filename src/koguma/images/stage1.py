@@ -29,7 +29,7 @@ from koguma.images.build import node_directory
 from koguma.images.errors import ToolError
 from koguma.images.files import remove_tree, sync_directory, sync_file
 from koguma.images.signing import load_signing_key, sign
-from koguma.images.tools import last_words, run_tool
+from koguma.images.tools import last_words, run_tool, with_own_mounts
 
 MANIFEST_FORMAT = "koguma-stage1/1"
 COMPRESSION_LEVEL = 19
@@ -80,7 +80,7 @@ def _extract_packages(target: Path, suite: str, work: Path) -> None:
         sources = work / "sources.list"
         sources.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
         command.append(str(sources))
-    run_tool(command, timeout_s=1800)
+    run_tool(with_own_mounts(command), timeout_s=1800)
 
 
 def _copy_trusted_keys(repository: Path, target: Path) -> None:

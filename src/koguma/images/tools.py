@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,6 +26,15 @@ def run_tool(command: Sequence[str], *, timeout_s: float = 3600, cwd: Path | Non
     if done.returncode != 0:
         raise ToolError(f"{command[0]} failed with status {done.returncode}: {last_words(done.stderr or done.stdout)}")
     return done.stdout.decode(errors="replace")
+
+
+def with_own_mounts(command: Sequence[str]) -> list[str]:
+    """The command in mount and process namespaces of its own: what it mounts and starts ends with it, however it ends.
+
+    A tool that is killed with /dev bound into its work tree would otherwise leave a trap for whoever removes the tree.
+    """
+    own = ["unshare", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "--mount-proc", "--"]
+    return [*(own if os.geteuid() == 0 else []), *command]
 
 
 def last_words(output: bytes) -> str:

@@ -25,6 +25,8 @@ SETTINGS = {
     "wal_compression": "on",
     "log_min_messages": "warning",
     "listen_addresses": "",
+    # Not files in /dev/shm, which is 64 MB in many containers, and which others can empty under a running database.
+    "dynamic_shared_memory_type": "sysv",
 }
 SOCKET_PATH_MAX_BYTES = 107
 ANSWER_TIMEOUT_S = 60.0
