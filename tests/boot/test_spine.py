@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -196,6 +197,20 @@ def test_nfs_root_boots(site: Site) -> None:
         site.koguma("node", "set-flavor", name, "compute")
         site.koguma("node", "power", name, "reboot")
         site.wait_for_boot(name, before, timeout_s=600)
+
+
+@pytest.mark.long
+def test_uefi_machine_that_gets_nothing_over_tftp_boots_over_http(site: Site) -> None:
+    name = next(node["name"] for node in site.nodes() if site.json("node", "show", node["name"])["firmware"] == "uefi")
+    bridge = f"unix:{site.state}/lab/run/br0.mgmt"
+    before = site.boots(name)[0]["id"]
+    subprocess.run(["ovs-ofctl", "add-flow", bridge, "priority=100,udp,tp_dst=69,actions=drop"], check=True)
+    try:
+        site.koguma("node", "power", name, "reboot")
+        site.wait_for_boot(name, before, timeout_s=600)
+        assert "UEFI HTTPv4" in site.console(name)
+    finally:
+        subprocess.run(["ovs-ofctl", "del-flows", bridge, "udp,tp_dst=69"], check=True)
 
 
 @pytest.mark.long

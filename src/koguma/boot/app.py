@@ -31,9 +31,16 @@ log = logging.getLogger(__name__)
 
 
 def application(
-    site: Site, repository: Path, inventory: Inventory, journal: Journal, tokens: Tokens, server: ServerLink
+    site: Site,
+    repository: Path,
+    inventory: Inventory,
+    journal: Journal,
+    tokens: Tokens,
+    server: ServerLink,
+    *,
+    loaders: Path | None = None,
 ) -> Starlette:
-    """The ASGI application, wired from its parts."""
+    """The ASGI application, wired from its parts. `loaders` is a directory of first loaders for UEFI's HTTP boot."""
     labels = Labels(repository)
     stage1 = Stage1Api(site, inventory, labels, journal, tokens, server)
     return Starlette(
@@ -50,6 +57,7 @@ def application(
             Route("/ipxe/{uuid}/installed", stage1.installed, methods=["POST"]),
             Route("/ipxe/{uuid}/heartbeat", stage1.heartbeat, methods=["POST"]),
             Route("/health", stage1.health),
+            *([Mount("/loaders", StaticFiles(directory=loaders, check_dir=False))] if loaders else []),
             Mount("/artifacts/stage1", ArtifactFiles(directory=repository / "boot" / "stage1", check_dir=False)),
             Mount("/artifacts", ArtifactFiles(directory=repository / "boot" / "artifacts", check_dir=False)),
         ],

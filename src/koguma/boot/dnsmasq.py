@@ -40,6 +40,11 @@ class DhcpSettings:
     directory: Path
     """Configuration, leases and the TFTP root are kept below it."""
 
+    @property
+    def loaders(self) -> Path:
+        """The first loaders, which TFTP and HTTP serve."""
+        return self.directory / "tftp"
+
 
 def configuration(settings: DhcpSettings, networks: Iterable[SnapshotNetwork]) -> str:
     """dnsmasq.conf for the provisioning networks."""
@@ -56,13 +61,18 @@ def configuration(settings: DhcpSettings, networks: Iterable[SnapshotNetwork]) -
         f"dhcp-leasefile={settings.directory / 'leases'}",
         f"dhcp-hostsdir={settings.directory / 'hosts'}",
         "enable-tftp",
-        f"tftp-root={settings.directory / 'tftp'}",
+        f"tftp-root={settings.loaders}",
         "tftp-no-fail",
         "dhcp-userclass=set:ipxe,iPXE",
         "dhcp-match=set:efi64,option:client-arch,7",
         "dhcp-match=set:efi64,option:client-arch,9",
-        "dhcp-boot=tag:!ipxe,tag:!efi64,undionly.kpxe",
-        "dhcp-boot=tag:!ipxe,tag:efi64,ipxe.efi",
+        # UEFI firmware that boots over HTTP takes offers only of a server that says it speaks it. Most try PXE first:
+        # what broke off there, for instance because this service was started again, gets its second chance here.
+        "dhcp-vendorclass=set:httpboot,HTTPClient",
+        "dhcp-option-force=tag:httpboot,60,HTTPClient",
+        f"dhcp-boot=tag:httpboot,{settings.boot_url}/loaders/ipxe.efi",
+        "dhcp-boot=tag:!ipxe,tag:!efi64,tag:!httpboot,undionly.kpxe",
+        "dhcp-boot=tag:!ipxe,tag:efi64,tag:!httpboot,ipxe.efi",
         f"dhcp-boot=tag:ipxe,{entry}",
         # iPXE would wait some seconds for the offer of a separate PXE server (its option 176, no-pxedhcp).
         "dhcp-option=tag:ipxe,encap:175,176,1b",
@@ -130,8 +140,9 @@ class Dnsmasq:
         path = self._settings.directory / "dnsmasq.conf"
         _write(path, text)
         self._process = await asyncio.create_subprocess_exec(
-            # A boot service that was killed must not leave its DHCP server behind to answer from old files.
-            *("setpriv", "--pdeathsig", "TERM", "--"),
+            # A boot service that was killed must not leave its DHCP server behind to answer from old files. Told to
+            # end, dnsmasq first writes its last words to whoever read its log, and waits for ever for a dead reader.
+            *("setpriv", "--pdeathsig", "KILL", "--"),
             *(
                 "dnsmasq",
                 "--keep-in-foreground",
@@ -177,8 +188,8 @@ class Dnsmasq:
     def _prepare(self) -> None:
         if shutil.which("dnsmasq") is None:
             raise DhcpError("DHCP needs dnsmasq on PATH, it is not there (Debian package dnsmasq-base)")
-        for name in ("hosts", "tftp"):
-            (self._settings.directory / name).mkdir(parents=True, exist_ok=True)
+        for directory in (self._settings.directory / "hosts", self._settings.loaders):
+            directory.mkdir(parents=True, exist_ok=True)
         for name, firmware in LOADERS.items():
             source = self._loader(name)
             if source is None:
@@ -186,7 +197,7 @@ class Dnsmasq:
                     "%s machines without iPXE in their firmware cannot boot: no %s (package ipxe)", firmware, name
                 )
                 continue
-            target = self._settings.directory / "tftp" / name
+            target = self._settings.loaders / name
             shutil.copyfile(source, target)
 
     def _loader(self, name: str) -> Path | None:

@@ -48,14 +48,17 @@ async def serve(config: Config) -> None:
     key = boot_key(config.secrets_dir)
     link = ServerLink(connect(config.server_address, key), inventory, journal, config.boot.poll_s)
     site = Site(url=config.boot.url, nfs=config.boot.nfs, nfs_dir=config.nfs_dir)
-    http = _http(config, application(site, config.repository, inventory, journal, Tokens(bytes.fromhex(key)), link))
+    dhcp_settings = DhcpSettings(config.boot.interface, config.boot.url, directory / "dnsmasq")
+    tokens = Tokens(bytes.fromhex(key))
+    http = _http(
+        config,
+        application(site, config.repository, inventory, journal, tokens, link, loaders=dhcp_settings.loaders),
+    )
     jobs = [link.poll_forever(), link.deliver_forever()]
     if config.boot.nfs:
         jobs.append(_keep_nfs_trees(NfsTrees(config.nfs_dir, config.repository, Labels(config.repository)), inventory))
     if config.boot.interface:
-        dhcp = Dnsmasq(
-            DhcpSettings(config.boot.interface, config.boot.url, directory / "dnsmasq"), loaders=config.boot.tftp_dir
-        )
+        dhcp = Dnsmasq(dhcp_settings, loaders=config.boot.tftp_dir)
         link.on_snapshot = lambda: dhcp.apply(inventory.snapshot)
         dhcp.apply(inventory.snapshot)
         jobs.append(dhcp.run_forever())

@@ -42,3 +42,9 @@ def test_every_known_mac_has_its_fixed_address() -> None:
     assert reservations(snapshot(node(2), node(1))) == (
         "52:54:00:00:00:01,10.77.0.11,node-1\n52:54:00:00:00:02,10.77.0.12,node-2\n"
     )
+
+
+def test_firmware_that_boots_over_http_is_offered_the_loader_by_its_address() -> None:
+    text = configuration(DhcpSettings("prov", URL, Path("/x")), snapshot().networks)
+    assert f"dhcp-boot=tag:httpboot,{URL}/loaders/ipxe.efi\n" in text
+    assert "dhcp-option-force=tag:httpboot,60,HTTPClient\n" in text
