@@ -37,4 +37,4 @@ def test_killed_process_delays_a_registration_but_does_not_spoil_it(site: Site, 
 
     site.wait_for(f"the machine is active, once, although {victim} was killed", active, 600)
     assert len(site.nodes()) == 3
-    assert len(site.processes("--user=root --pid-file=")) == 1, "a DHCP server outlived its boot service"
+    assert len(site.processes("--group=root --pid-file=")) == 1, "a DHCP server outlived its boot service"

@@ -148,7 +148,9 @@ class Dnsmasq:
                 "--keep-in-foreground",
                 f"--conf-file={path}",
                 "--log-facility=-",
+                # Changing the user or the group would make the kernel forget the signal asked for above.
                 "--user=root",
+                "--group=root",
                 "--pid-file=",
             ),
             stdin=asyncio.subprocess.DEVNULL,

@@ -1,0 +1,73 @@
+"""The dnsmasq process: it ends with the boot service, however that ends."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.skipif(shutil.which("dnsmasq") is None, reason="dnsmasq is not installed"),
+    pytest.mark.skipif(os.geteuid() != 0, reason="DHCP needs root"),
+]
+
+SERVICE = """
+import asyncio, sys
+from pathlib import Path
+from koguma.boot.dnsmasq import DhcpSettings, Dnsmasq
+from koguma.model.snapshot import Snapshot, SnapshotNetwork
+
+async def serve():
+    dhcp = Dnsmasq(DhcpSettings("prov", "http://10.99.0.1:8080", Path(sys.argv[1])))
+    dhcp.apply(Snapshot(networks=(SnapshotNetwork("p", "provisioning", 1, "10.99.0.0/24"),)))
+    await dhcp.run_forever()
+
+asyncio.run(serve())
+"""
+
+
+def test_a_killed_boot_service_takes_its_dhcp_server_with_it(tmp_path: Path) -> None:
+    # In a network namespace of its own, so that nobody is offered anything.
+    service = subprocess.Popen(
+        ["unshare", "--net", "--", sys.executable, "-c", SERVICE, str(tmp_path)], stderr=subprocess.DEVNULL
+    )
+    try:
+        child = _wait_for(lambda: _dnsmasq_below(service.pid))
+        os.kill(service.pid, signal.SIGKILL)
+        service.wait(10)
+        assert _wait_for(lambda: not Path(f"/proc/{child}").exists() or _state(child) == "Z")
+    finally:
+        service.kill()
+
+
+def _dnsmasq_below(parent: int) -> int | None:
+    """Its pid, once it has changed into what it stays: leases are opened after that."""
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rpartition(")")[2].split()
+            name = (path.parent / "comm").read_text().strip()
+            files = [str(link.readlink()) for link in (path.parent / "fd").iterdir()]
+        except OSError:
+            continue
+        if int(fields[1]) == parent and name == "dnsmasq" and any(file.endswith("inotify") for file in files):
+            return int(path.parent.name)
+    return None
+
+
+def _state(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+def _wait_for(condition):  # type: ignore[no-untyped-def]
+    deadline = time.monotonic() + 15
+    while not (value := condition()):
+        assert time.monotonic() < deadline, "not within 15 s"
+        time.sleep(0.1)
+    return value
