@@ -35,6 +35,22 @@ def installed_packages(read: Read, root: Entry) -> dict[str, Package]:
     return {package.key: package for package in found if package}
 
 
+def changed_packages(
+    read: Read, old: Entry, new: Entry
+) -> tuple[list[tuple[str, str, str]], list[tuple[str, str, str]]]:
+    """Name, architecture and version of what only one of two trees has installed.
+
+    Stanzas that are the same on both sides are dropped unread: reading hundreds of them would take most of a diff.
+    """
+    before, after = (read_text(read, root, STATUS).split("\n\n") for root in (old, new))
+    same = set(before) & set(after)
+    found = []
+    for texts in (before, after):
+        packages = (_package(stanza) for text in texts if text not in same for stanza in stanzas(text))
+        found.append({(item.name, item.architecture, item.version) for item in packages if item})
+    return sorted(found[0] - found[1]), sorted(found[1] - found[0])
+
+
 def native_architecture(read: Read, root: Entry) -> str | None:
     """What `dpkg --print-architecture` would say: the architecture of the package dpkg itself."""
     for stanza in stanzas(read_text(read, root, STATUS)):

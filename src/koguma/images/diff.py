@@ -1,12 +1,15 @@
-"""What changed between two trees: by file, and by Debian package. Equal directories are not even opened."""
+"""What changed between two trees: by file, and by package. Equal directories are not even opened."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from hashlib import sha256
 
-from koguma.images.debian import compare_versions, installed_packages
-from koguma.images.trees import DIRECTORY, FILE, KIND_NAMES, Entry, Read, decode, walk
+from koguma.images.pathspec import PathSpec
+from koguma.images.trees import DIRECTORY, FILE, KIND_NAMES, Entry, Read, decode, encode, walk
+
+_EMPTY_TREE = sha256(encode([])).digest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,39 +23,137 @@ class FileChange:
     aspects: tuple[str, ...] = ()
     old_size: int = 0
     new_size: int = 0
+    old: Entry | None = None
+    new: Entry | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ChangelogEntry:
+    """What a package's maintainers say of one version."""
+
+    version: str
+    text: str
+    """Lines as they wrote them, without the heading."""
+
+    @property
+    def head(self) -> str:
+        """The first point, on one line."""
+        first: list[str] = []
+        for line in self.text.splitlines():
+            words = line.strip()
+            if first and (not words or words[:2] in ("* ", "- ", "[ ")):
+                break
+            if words and not words.startswith("["):
+                first.append(words.removeprefix("* ").removeprefix("- "))
+        return " ".join(first)
 
 
 @dataclass(frozen=True, slots=True)
 class PackageChange:
-    """One package: installed (no old version), removed (no new one), upgraded or downgraded."""
+    """One package: installed (no old version), removed (no new one), upgraded, downgraded, or changed (neither)."""
 
     name: str
     architecture: str
     change: str
     old_version: str | None
     new_version: str | None
+    manager: str = "dpkg"
+    """dpkg, rpm or apk."""
+    changelog: tuple[ChangelogEntry, ...] = ()
+    """The entries after the old version up to the new one, newest first, where the tree holds them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """A file or directory that has the same content under another name now; its sides are in `Diff.files` too."""
+
+    old_path: bytes
+    new_path: bytes
+    kind: str
 
 
 @dataclass(frozen=True, slots=True)
 class Diff:
     files: tuple[FileChange, ...]
     packages: tuple[PackageChange, ...]
+    moves: tuple[Move, ...] = field(default=())
+    notes: tuple[str, ...] = field(default=())
+    """What could not be told, for instance a package database that cannot be read."""
 
 
-def diff_trees(read: Read, old: Entry, new: Entry) -> Diff:
-    """All changes from one root directory to another, in order of paths and of package names."""
-    changes = list(_compare_roots(old, new))
+def diff_trees(read: Read, old: Entry, new: Entry, paths: PathSpec | None = None) -> Diff:
+    """All changes from one root directory to another, in order of paths and of package names.
+
+    With `paths`, only those files; packages are those of the whole trees then, too, unless there are limits.
+    """
+    changes = diff_files(read, old, new, paths)
+    moves = find_moves(changes)
+    if not changes or paths:
+        return Diff(changes, (), moves)
+    from koguma.images.packages import package_changes  # noqa: PLC0415 - a diff of some paths starts without it
+
+    packages, notes = package_changes(read, old, new)
+    return Diff(changes, packages, moves, notes)
+
+
+def diff_files(read: Read, old: Entry, new: Entry, paths: PathSpec | None = None) -> tuple[FileChange, ...]:
+    """The changes by file alone, in order of paths."""
+    wanted = paths or PathSpec()
+    changes = [item for item in _compare_roots(old, new) if wanted.covers(b"")]
     if old.digest != new.digest:
-        changes += _compare_directories(read, old, new, b"")
-    return Diff(tuple(changes), tuple(_package_changes(read, old, new)) if changes else ())
+        changes += _compare_directories(read, old, new, b"", wanted)
+    return tuple(changes)
+
+
+def differs(read: Read, old: Entry, new: Entry, paths: PathSpec) -> bool:
+    """Whether anything that `paths` mean is different; looks no further than the first difference."""
+    if paths.covers(b"") and changed_aspects(old, new):
+        return True
+    return old.digest != new.digest and any(True for _ in _compare_directories(read, old, new, b"", paths))
+
+
+def find_moves(changes: tuple[FileChange, ...]) -> tuple[Move, ...]:
+    """Pairs of a removed and an added path with one content, by digest alone: nothing is read.
+
+    1. A directory that moved is told once, not for each file in it.
+    2. Among several candidates one of the same name is taken, else the first.
+    """
+    gone: dict[tuple[int, bytes], list[FileChange]] = {}
+    for item in changes:
+        if item.change == "removed" and item.old and _can_be_known_again(item.old):
+            gone.setdefault((item.old.kind, item.old.digest), []).append(item)
+    moves: list[Move] = []
+    inside: set[tuple[bytes, bytes]] = set()
+    for item in changes if gone else ():
+        if item.change != "added" or item.new is None:
+            continue
+        parent = item.path.rpartition(b"/")[0]
+        candidates = gone.get((item.new.kind, item.new.digest), [])
+        known = next((each for each in candidates if (each.path.rpartition(b"/")[0], parent) in inside), None)
+        name = item.path.rpartition(b"/")[2]
+        found = known or next((each for each in candidates if each.path.rpartition(b"/")[2] == name), None)
+        found = found or next(iter(candidates), None)
+        if found is None:
+            continue
+        candidates.remove(found)
+        if item.new.kind == DIRECTORY:
+            inside.add((found.path, item.path))
+        if known is None:
+            moves.append(Move(found.path, item.path, item.kind))
+    return tuple(moves)
+
+
+def _can_be_known_again(entry: Entry) -> bool:
+    """Whether an equal content elsewhere says something: all empty files, and all empty directories, are alike."""
+    return bool(entry.size) if entry.kind == FILE else entry.kind == DIRECTORY and entry.digest != _EMPTY_TREE
 
 
 def _compare_roots(old: Entry, new: Entry) -> Iterator[FileChange]:
     if aspects := changed_aspects(old, new):
-        yield FileChange(b".", "changed", "directory", aspects)
+        yield FileChange(b".", "changed", "directory", aspects, 0, 0, old, new)
 
 
-def _compare_directories(read: Read, old: Entry, new: Entry, path: bytes) -> Iterator[FileChange]:
+def _compare_directories(read: Read, old: Entry, new: Entry, path: bytes, wanted: PathSpec) -> Iterator[FileChange]:
     before = {entry.name: entry for entry in decode(read(old.digest))}
     after = {entry.name: entry for entry in decode(read(new.digest))}
     for name in sorted(before.keys() | after.keys()):
@@ -60,31 +161,37 @@ def _compare_directories(read: Read, old: Entry, new: Entry, path: bytes) -> Ite
         if left == right:
             continue
         below = path + b"/" + name if path else name
+        if wanted and not wanted.leads_to(below):
+            continue
         if left is None and right is not None:
-            yield from _whole(read, right, below, "added")
+            yield from _whole(read, right, below, "added", wanted)
         elif right is None and left is not None:
-            yield from _whole(read, left, below, "removed")
+            yield from _whole(read, left, below, "removed", wanted)
         elif left is not None and right is not None:
-            yield from _compare(read, left, right, below)
+            yield from _compare(read, left, right, below, wanted)
 
 
-def _compare(read: Read, old: Entry, new: Entry, path: bytes) -> Iterator[FileChange]:
+def _compare(read: Read, old: Entry, new: Entry, path: bytes, wanted: PathSpec) -> Iterator[FileChange]:
     if (old.kind == DIRECTORY) != (new.kind == DIRECTORY):
-        yield from _whole(read, old, path, "removed")
-        yield from _whole(read, new, path, "added")
+        yield from _whole(read, old, path, "removed", wanted)
+        yield from _whole(read, new, path, "added", wanted)
         return
-    if aspects := changed_aspects(old, new):
-        yield FileChange(path, "changed", KIND_NAMES[new.kind], aspects, old.size, new.size)
+    if wanted.covers(path) and (aspects := changed_aspects(old, new)):
+        yield FileChange(path, "changed", KIND_NAMES[new.kind], aspects, old.size, new.size, old, new)
     if old.kind == DIRECTORY and old.digest != new.digest:
-        yield from _compare_directories(read, old, new, path)
+        yield from _compare_directories(read, old, new, path, wanted)
 
 
-def _whole(read: Read, entry: Entry, path: bytes, change: str) -> Iterator[FileChange]:
+def _whole(read: Read, entry: Entry, path: bytes, change: str, wanted: PathSpec) -> Iterator[FileChange]:
     """Everything at and below a path that only one side has."""
     items = [(path, entry)] + (list(walk(read, entry, path)) if entry.kind == DIRECTORY else [])
     for below, item in items:
-        old_size, new_size = (item.size, 0) if change == "removed" else (0, item.size)
-        yield FileChange(below, change, KIND_NAMES[item.kind], (), old_size, new_size)
+        if not wanted.covers(below):
+            continue
+        if change == "removed":
+            yield FileChange(below, change, KIND_NAMES[item.kind], (), item.size, 0, item, None)
+        else:
+            yield FileChange(below, change, KIND_NAMES[item.kind], (), 0, item.size, None, item)
 
 
 def changed_aspects(old: Entry, new: Entry) -> tuple[str, ...]:
@@ -102,22 +209,3 @@ def changed_aspects(old: Entry, new: Entry) -> tuple[str, ...]:
         "time": (old.mtime_ns, new.mtime_ns),
     }
     return tuple(aspect for aspect, (left, right) in pairs.items() if left != right)
-
-
-def _package_changes(read: Read, old: Entry, new: Entry) -> Iterator[PackageChange]:
-    before, after = installed_packages(read, old), installed_packages(read, new)
-    for key in sorted(before.keys() | after.keys()):
-        left, right = before.get(key), after.get(key)
-        package = right or left
-        if package is None or left == right:
-            continue
-        old_version, new_version = (left.version if left else None), (right.version if right else None)
-        yield PackageChange(
-            package.name, package.architecture, _package_change(old_version, new_version), old_version, new_version
-        )
-
-
-def _package_change(old: str | None, new: str | None) -> str:
-    if old is None or new is None:
-        return "installed" if old is None else "removed"
-    return "upgraded" if compare_versions(old, new) < 0 else "downgraded"

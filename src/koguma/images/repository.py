@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from koguma.images import revisions
-from koguma.images.commits import Commit, decode_commit, history, is_id
+from koguma.images.commits import Commit, decode_commit, is_id
 from koguma.images.errors import RefError, RepositoryError
 from koguma.images.files import storage_errors, write_atomically
+from koguma.images.history import ancestors, in_order
 from koguma.images.objects import COMMIT, ObjectStore, ObjectWriter
 from koguma.images.refs import DEFAULT_BRANCH, Ref, RefChange, RefKind, Refs, check_ref_name
 from koguma.images.trees import Entry, read_root
@@ -24,6 +25,8 @@ from koguma.images.trees import Entry, read_root
 if TYPE_CHECKING:
     from koguma.images.diff import Diff
     from koguma.images.labels import Label, LabelState
+    from koguma.images.pathspec import PathSpec
+    from koguma.images.reboot import Reboot
 
 FORMAT = b"koguma-repository/1\n"
 _MARKER = "koguma-repository"
@@ -116,25 +119,49 @@ class Repository:
         """The root directory of a commit's tree."""
         return read_root(self.objects.read_verified, bytes.fromhex(commit.tree))
 
-    def log(self, revision: str = "HEAD") -> Iterator[Commit]:
-        """A commit and its ancestors, newest first; `a..b`: those of b that a does not have."""
-        ends = revisions.split_range(revision)
-        if ends is None:
-            yield from history(self.commit, self.resolve(revision).id)
-            return
-        excluded = {commit.id for commit in history(self.commit, self.resolve(ends[0]).id)}
-        yield from (commit for commit in history(self.commit, self.resolve(ends[1]).id) if commit.id not in excluded)
+    def log(
+        self, revision: str | Sequence[str] = "HEAD", paths: PathSpec | None = None, *, by_line: bool = False
+    ) -> Iterator[Commit]:
+        """Commits and their ancestors, newest first, none before all that were made of it.
+
+        `a..b`: those of b that a does not have; `a...b`: those only one has; `^a`: none of a's. With `paths` only the
+        commits that changed them. `by_line` keeps lines of history together, for drawing.
+        """
+        texts = [revision] if isinstance(revision, str) else revision
+        chosen = revisions.select(texts, lambda text: self.resolve(text).id, self.commit)
+        without = ancestors(self.commit, chosen.unwanted)
+        if not paths:
+            return in_order(self.commit, chosen.wanted, without=without, by_line=by_line)
+        from koguma.images.pathlog import path_history  # noqa: PLC0415 - see the module's docstring
+
+        read = self.objects.read
+        return path_history(self.commit, read, self.root, chosen.wanted, paths, without=without, by_line=by_line)
 
     def reflog(self, name: str) -> list[RefChange]:
         """What a branch or tag was, newest first."""
         ref = self._ref(name)
         return self.refs.log(ref.kind, ref.name)
 
-    def diff(self, old: str, new: str) -> Diff:
-        """What changed from one revision to another, by file and by package."""
+    def diff(self, old: str, new: str, paths: PathSpec | None = None) -> Diff:
+        """What changed from one revision to another, by file and by package; with `paths`, those files alone."""
         from koguma.images.diff import diff_trees  # noqa: PLC0415 - see the module's docstring
 
-        return diff_trees(self.objects.read, self.root(self.resolve(old)), self.root(self.resolve(new)))
+        return diff_trees(self.objects.read, self.root(self.resolve(old)), self.root(self.resolve(new)), paths)
+
+    def reboot(self, old: str, new: str, diff: Diff | None = None) -> Reboot:
+        """What a reboot from one revision to another means for a machine; `diff` is theirs, where it is at hand."""
+        from koguma.images.reboot import reboot_meaning  # noqa: PLC0415
+
+        before, after = self.resolve(old), self.resolve(new)
+        changes = diff or self.diff(before.id, after.id)
+        images = tuple(self._image_bytes(commit) for commit in (before, after))
+        return reboot_meaning(self.objects.read, self.root(before), self.root(after), changes, (images[0], images[1]))
+
+    def _image_bytes(self, commit: Commit) -> int | None:
+        try:
+            return (self.path / "boot" / "artifacts" / commit.id / "root.squashfs").stat().st_size
+        except OSError:
+            return None
 
     def checkout(self, revision: str, destination: Path, progress: Progress | None = None) -> Commit:
         """Write a commit's tree to a new or empty directory."""

@@ -27,9 +27,17 @@ class ImageGroup(LazyGroup):
             "commit": Command("koguma.cli.image.making", "Commit a directory, or what `edit` changed."),
         },
         "Examine history": {
-            "log": Command("koguma.cli.image.history", "Show a commit and its ancestors."),
-            "show": Command("koguma.cli.image.history", "Show one commit and what it changed."),
-            "diff": Command("koguma.cli.image.history", "Show what changed between two commits."),
+            "log": Command(
+                "koguma.cli.image.history", "Show commits, of some paths too, and draw how they hang together."
+            ),
+            "show": Command("koguma.cli.image.history", "Show a commit, or a file of one."),
+            "diff": Command(
+                "koguma.cli.image.history", "Show what changed between two commits, and what a reboot means."
+            ),
+            "blame": Command("koguma.cli.image.searching", "Show which commit last changed each line of a file."),
+            "grep": Command("koguma.cli.image.searching", "Search the files of a commit."),
+            "bisect": Command("koguma.cli.image.bisect", "Find the commit that broke something."),
+            "merge-base": Command("koguma.cli.image.history", "Show the best common ancestor of two commits."),
             "reflog": Command("koguma.cli.image.history", "Show where a branch has been."),
         },
         "Name commits": {

@@ -1,0 +1,159 @@
+# ruff: noqa: PLC0415 - a command imports what it needs when it runs, so that each starts fast
+"""`koguma image` commands that search in what commits hold: who changed a line, which files have a word."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from koguma.cli.image.common import Json, open_repository, print_json, printable
+from koguma.cli.image.paths import WithPaths, paths_said
+from koguma.cli.image.showing import write_bytes
+
+if TYPE_CHECKING:
+    from koguma.images.blame import BlamedEntry, BlamedLine
+    from koguma.images.commits import Commit
+    from koguma.images.grep import Hit
+    from koguma.images.repository import Repository
+
+app = typer.Typer()
+
+
+@app.command()
+def blame(
+    context: typer.Context,
+    path: Annotated[str, typer.Argument(help="A file or directory of the commit.")],
+    revision: Annotated[str, typer.Argument(help="A branch, tag, commit or expression.")] = "HEAD",
+    json: Json = False,
+) -> None:
+    """Show which commit last changed each line of a text file, or each entry of a directory."""
+    from koguma.images.blame import blame_entries, blame_lines
+    from koguma.images.lookup import find_path
+    from koguma.images.owners import owners
+
+    repository = open_repository(context)
+    commit = repository.resolve(revision)
+    where, _ = find_path(repository, commit, path)
+    arguments = (repository.commit, repository.objects.read, repository.root, commit.id, where)
+    belongs = owners(repository.objects.read, repository.root(commit), where)
+    lines = blame_lines(*arguments)
+    entries = blame_entries(*arguments) if lines is None else []
+    if json:
+        print_json(_blame_document(where, belongs, lines, entries))
+        return
+    if belongs:
+        print(f"/{printable(where)} belongs to {', '.join(belongs[:8])}{' …' if len(belongs) > 8 else ''}\n")
+    commits = [line.commit for line in lines or []] + [entry.commit for entry in entries]
+    author = max((len(commit.author) for commit in commits), default=0)
+    for line in lines or []:
+        write_bytes(f"{_who(line.commit, author)} {line.number:>4}) ".encode() + line.content.rstrip(b"\n") + b"\n")
+    for entry in entries:
+        print(f"{_who(entry.commit, author)} /{printable(entry.path)}  {entry.commit.subject}")
+
+
+def _who(commit: Commit, width: int) -> str:
+    day = datetime.fromtimestamp(commit.time, UTC).astimezone().strftime("%Y-%m-%d %H:%M")
+    return f"{commit.short_id} {commit.author.ljust(width)} {day}"
+
+
+def _blame_document(
+    path: bytes, belongs: tuple[str, ...], lines: list[BlamedLine] | None, entries: list[BlamedEntry]
+) -> dict[str, Any]:
+    document: dict[str, Any] = {"path": "/" + printable(path), "packages": list(belongs)}
+    if lines is not None:
+        document["lines"] = [
+            {
+                "number": item.number,
+                "commit": item.commit.id,
+                "original_number": item.original,
+                "author": item.commit.author,
+                "text": item.content.decode("utf-8", errors="backslashreplace").rstrip("\n"),
+            }
+            for item in lines
+        ]
+    else:
+        document["entries"] = [
+            {"path": "/" + printable(item.path), "commit": item.commit.id, "author": item.commit.author}
+            for item in entries
+        ]
+    return document
+
+
+@app.command(cls=WithPaths)
+def grep(
+    context: typer.Context,
+    pattern: Annotated[str, typer.Argument(help="A regular expression, for a line at a time.")],
+    revisions: Annotated[
+        list[str] | None, typer.Argument(metavar="[REVISION]...", help="Where to search; HEAD otherwise.")
+    ] = None,
+    ignore_case: Annotated[bool, typer.Option("--ignore-case", "-i", help="Letters match in either case.")] = False,
+    files_only: Annotated[bool, typer.Option("--files-with-matches", "-l", help="Only the names of files.")] = False,
+    numbers: Annotated[bool, typer.Option("--line-number", "-n", help="Number the lines.")] = False,
+    fixed: Annotated[bool, typer.Option("--fixed-strings", "-F", help="The pattern is plain text.")] = False,
+    words: Annotated[bool, typer.Option("--word-regexp", "-w", help="Only whole words match.")] = False,
+    text: Annotated[bool, typer.Option("--text", "-a", help="Search binary files line by line, too.")] = False,
+    json: Json = False,
+) -> None:
+    """Search the files of a commit without checking it out; exit status 1 when nothing matches."""
+    from koguma.images.grep import Searcher, compile_pattern
+    from koguma.images.pathspec import PathSpec
+
+    repository = open_repository(context)
+    compiled = compile_pattern(pattern, fixed=fixed, ignore_case=ignore_case, words=words)
+    searcher = Searcher(repository.objects, compiled, text=text, first=files_only)
+    paths = PathSpec(paths_said(context))
+    documents: list[dict[str, Any]] = []
+    found = False
+    for name, commit in _commits(repository, revisions or ["HEAD"]):
+        place = f"{name}:".encode() if revisions else b""
+        for hit in searcher.search(repository.root(commit), paths):
+            found = True
+            if json:
+                documents.append(_hit_document(commit, hit))
+            else:
+                _print_hit(place + _safe(hit.path), hit, files_only=files_only, numbers=numbers)
+    if json:
+        print_json(documents)
+    if not found:
+        raise typer.Exit(1)
+
+
+def _commits(repository: Repository, revisions: list[str]) -> list[tuple[str, Commit]]:
+    """The commits to search, each with the name it was asked for by; a range names each of its commits by its id."""
+    from koguma.images.revisions import split_range
+
+    found: list[tuple[str, Commit]] = []
+    for text in revisions:
+        if split_range(text):
+            found += [(item.short_id, item) for item in repository.log(text)]
+        else:
+            found.append((text, repository.resolve(text)))
+    return found
+
+
+def _safe(path: bytes) -> bytes:
+    return b"/" + printable(path).encode()
+
+
+def _print_hit(place: bytes, hit: Hit, *, files_only: bool, numbers: bool) -> None:
+    if files_only:
+        write_bytes(place + b"\n")
+    elif hit.binary:
+        write_bytes(b"Binary file " + place + b" matches\n")
+    for number, line in () if files_only else hit.lines:
+        write_bytes(place + b":" + (f"{number}:".encode() if numbers else b"") + line + b"\n")
+
+
+def _hit_document(commit: Commit, hit: Hit) -> dict[str, Any]:
+    return {
+        "commit": commit.id,
+        "path": "/" + printable(hit.path),
+        "binary": hit.binary,
+        "lines": [
+            {"number": number, "text": os.fsdecode(line).encode("utf-8", "backslashreplace").decode()}
+            for number, line in hit.lines
+        ],
+    }

@@ -1,0 +1,182 @@
+"""What rpm's own database in a tree says, and the order of rpm's versions. rpm itself is never run.
+
+A header is what rpm wrote at installation: an index of tags, then their values.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Iterator
+
+from koguma.images.diff import ChangelogEntry, PackageChange
+from koguma.images.packages import Installed
+from koguma.images.rpmdb import PackageDatabaseError, header_blobs
+from koguma.images.trees import Entry, Read
+
+NAME, VERSION, RELEASE, EPOCH, ARCHITECTURE = 1000, 1001, 1002, 1003, 1022
+CHANGELOG_NAME, CHANGELOG_TEXT = 1081, 1082
+FOLDER_NUMBERS, BASE_NAMES, FOLDERS = 1116, 1117, 1118
+
+_INT32, _STRING, _STRING_ARRAY, _TRANSLATED = 4, 6, 8, 9
+_TAG = struct.Struct(">IIII")
+"""Tag, type, offset of the value, number of values."""
+_TAGS_MAX = 100_000
+_PART = re.compile(r"\d+|[A-Za-z]+|~|\^")
+
+
+class Header:
+    """One package's header; only the values that are asked for are read."""
+
+    def __init__(self, blob: bytes) -> None:
+        if len(blob) < 8:
+            raise PackageDatabaseError(f"a header must have an index, got {len(blob)} bytes")
+        count, size = struct.unpack_from(">II", blob)
+        if count > _TAGS_MAX or 8 + 16 * count + size > len(blob):
+            raise PackageDatabaseError(f"a header must be as long as its index says, got {len(blob)} bytes")
+        self._index = {_TAG.unpack_from(blob, 8 + 16 * item)[0]: 8 + 16 * item for item in range(count)}
+        self._blob = blob
+        self._values_at = 8 + 16 * count
+
+    def text(self, tag: int) -> str:
+        return next(iter(self.texts(tag)), "")
+
+    def texts(self, tag: int) -> list[str]:
+        """A text, or texts; empty when the header has no such tag."""
+        kind, at, count = self._place(tag)
+        if kind not in (_STRING, _STRING_ARRAY, _TRANSLATED):
+            return []
+        found = []
+        for _ in range(count):
+            end = self._blob.find(b"\0", at)
+            if end < 0:
+                raise PackageDatabaseError(f"a text must end within its header (tag {tag})")
+            found.append(self._blob[at:end].decode("utf-8", errors="replace"))
+            at = end + 1
+        return found
+
+    def number(self, tag: int) -> int | None:
+        kind, at, count = self._place(tag)
+        return int(struct.unpack_from(">I", self._blob, at)[0]) if kind == _INT32 and count else None
+
+    def files(self) -> set[bytes]:
+        """The paths the package owns, relative to the root."""
+        kind, at, count = self._place(FOLDER_NUMBERS)
+        if kind != _INT32:
+            return set()
+        folders = self.texts(FOLDERS)
+        numbers = struct.unpack_from(f">{count}I", self._blob, at)
+        pairs = zip(numbers, self.texts(BASE_NAMES), strict=False)
+        return {(folders[number] + name).strip("/").encode() for number, name in pairs if number < len(folders)}
+
+    @property
+    def label(self) -> str:
+        """The package as `rpm -q` names it."""
+        return f"{self.text(NAME)}-{self.text(VERSION)}-{self.text(RELEASE)}.{self.text(ARCHITECTURE)}"
+
+    def _place(self, tag: int) -> tuple[int, int, int]:
+        if tag not in self._index:
+            return 0, 0, 0
+        _, kind, offset, count = _TAG.unpack_from(self._blob, self._index[tag])
+        return kind, self._values_at + offset, count
+
+
+def headers(read: Read, root: Entry) -> Iterator[Header]:
+    """The headers of all installed packages. Raises PackageDatabaseError."""
+    for blob in header_blobs(read, root):
+        try:
+            yield Header(blob)
+        except struct.error as error:
+            raise PackageDatabaseError(f"a header must be whole: {error}") from None
+
+
+def installed_packages(read: Read, root: Entry) -> list[Installed]:
+    """Installed packages of a tree, keys of signers left out; none without rpm. Raises PackageDatabaseError."""
+    return sorted({_installed(header) for header in headers(read, root) if header.text(NAME) != "gpg-pubkey"})
+
+
+def changelog(read: Read, root: Entry, change: PackageChange) -> tuple[ChangelogEntry, ...]:
+    """The entries of an upgraded package after its old version, newest first.
+
+    rpm's entries are named `author - version-release` by custom; one that names no version counts with the one before.
+    """
+    wanted = Installed(change.name, change.architecture, change.new_version or "")
+    header = next((item for item in headers(read, root) if _installed(item) == wanted), None)
+    if header is None:
+        return ()
+    names, texts = header.texts(CHANGELOG_NAME), header.texts(CHANGELOG_TEXT)
+    if not any(map(_version_in, names)):
+        return ()
+    entries: list[ChangelogEntry] = []
+    old = _without_epoch(change.old_version or "")
+    for name, text in zip(names, texts, strict=False):
+        version = _version_in(name)
+        # An entry lacks the distribution's suffix: `1.2-3` is not newer than `1.2-3.fc40`, and it ends the reading.
+        if version and compare_versions(version, old) <= 0:
+            break
+        entries.append(ChangelogEntry(version or name, text.strip("\n")))
+    return tuple(entries)
+
+
+def _installed(header: Header) -> Installed:
+    epoch = header.number(EPOCH)
+    version = f"{header.text(VERSION)}-{header.text(RELEASE)}"
+    return Installed(header.text(NAME), header.text(ARCHITECTURE), f"{epoch}:{version}" if epoch else version)
+
+
+def _version_in(name: str) -> str:
+    """The version that the heading of a changelog's entry ends with, or nothing."""
+    last = name.rstrip().rpartition(" ")[2].lstrip("-")
+    return _without_epoch(last) if re.match(r"\d", last) else ""
+
+
+def _without_epoch(version: str) -> str:
+    head, colon, rest = version.partition(":")
+    return rest if colon and head.isdigit() else version
+
+
+def compare_versions(left: str, right: str) -> int:
+    """rpm's order: epoch, version, release."""
+    (left_epoch, left_rest), (right_epoch, right_rest) = _epoch(left), _epoch(right)
+    if left_epoch != right_epoch:
+        return -1 if left_epoch < right_epoch else 1
+    (left_version, _, left_release), (right_version, _, right_release) = (
+        rest.rpartition("-") if "-" in rest else (rest, "", "") for rest in (left_rest, right_rest)
+    )
+    return compare_parts(left_version, right_version) or (
+        compare_parts(left_release, right_release) if left_release and right_release else 0
+    )
+
+
+def _epoch(version: str) -> tuple[int, str]:
+    head, colon, rest = version.partition(":")
+    return (int(head), rest) if colon and head.isdigit() else (0, version)
+
+
+def compare_parts(left: str, right: str) -> int:
+    """Runs of digits, as numbers, and runs of letters in turn; whatever else stands between them separates only.
+
+    `~` is before everything, even the end; `^` is after the end and before everything else; digits are after letters.
+    """
+    one, other = _PART.findall(left), _PART.findall(right)
+    for position in range(max(len(one), len(other))):
+        first, second = (parts[position] if position < len(parts) else "" for parts in (one, other))
+        if first != second and (found := _rank(first) - _rank(second) or _within(first, second)):
+            return -1 if found < 0 else 1
+    return 0
+
+
+def _rank(part: str) -> int:
+    if part == "~":
+        return 0
+    if not part:
+        return 1
+    if part == "^":
+        return 2
+    return 4 if part.isdigit() else 3
+
+
+def _within(left: str, right: str) -> int:
+    if left.isdigit():
+        return int(left) - int(right)
+    return (left > right) - (left < right)

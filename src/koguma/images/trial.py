@@ -1,0 +1,38 @@
+"""Runs a command in a commit's tree as in a container, and throws away whatever it changed.
+
+The same namespaces and mounts as an edit has, over the same root image, with an upper layer that is removed afterwards.
+Services do not start; /proc, /dev, the network and name servers work.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from koguma.images import edit
+from koguma.images.checkout import apply_attributes
+from koguma.images.commits import Commit
+from koguma.images.errors import EditError
+from koguma.images.files import remove_tree
+from koguma.images.repository import Repository
+
+
+def run_in_image(
+    repository: Repository, commit: Commit, command: Sequence[str], *, say: Callable[[str], None] = lambda _: None
+) -> int:
+    """Run a command in the commit's tree; returns its exit status. Nothing of what it changes is kept."""
+    if os.geteuid() != 0:
+        raise EditError(f"a run in an image needs root for its mounts, got user id {os.geteuid()}")
+    folder = Path(tempfile.mkdtemp(prefix="trial-", dir=repository.path / "tmp"))
+    try:
+        for name in ("upper", "work", "mnt"):
+            (folder / name).mkdir()
+        root = repository.root(commit)
+        apply_attributes(os.fsencode(folder / "upper"), root)
+        image = edit._root_image(repository, commit, say)
+        edit._prepare_aid(repository.objects.read, root, folder)
+        return edit._run(folder, image, None, command)
+    finally:
+        remove_tree(folder)
