@@ -39,10 +39,14 @@ class Graph:
             edges.append(commit)
         at = edges.index(commit)
         first = "".join("* " if number == at else "| " for number in range(len(edges)))
+        # Where the column to the left leads to a merge's first parent, the merge joins it and needs no new column.
+        joins_left = len(parents) > 1 and at > 0 and edges[at - 1] == parents[0]
+        opened = list(parents[1:] if joins_left else parents)
         right = len(edges) - at - 1
-        rows = ["| " * (at + step) + "|" + "\\ " * (right + 1) for step in range(len(parents) - 1)]
-        width = 2 * (len(edges) + max(0, len(parents) - 1))
-        new_edges = [*edges[:at], *parents, *edges[at + 1 :]]
+        rows = ["| " * (at - 1) + "|/" + "| " * (right + 1)] if joins_left else []
+        rows += ["| " * (at + step) + "|" + "\\ " * (right + 1) for step in range(len(opened) - 1)]
+        width = 2 * (len(edges) + max(0, len(opened) - 1))
+        new_edges = [*edges[:at], *opened, *edges[at + 1 :]]
         places = [2 * number for number in range(len(new_edges))]
         if not parents:  # the column ends here; those to the right are still where they were
             places = [place + 2 * (number >= at) for number, place in enumerate(places)]
@@ -59,7 +63,7 @@ class Graph:
         """
         column = {commit: 2 * number for number, commit in enumerate(self._edges)}
         rows = []
-        while any(place != column[commit] for place, commit in edges.items()):
+        while any(place // 2 != column[commit] // 2 for place, commit in edges.items()):
             moved: dict[int, str] = {}
             for place, commit in sorted(edges.items()):
                 if place == column[commit]:

@@ -95,7 +95,7 @@ class Searcher:
         """Matching lines. The whole is searched at once: most files have no match, and few have many."""
         number, counted = 1, 0
         match = self._pattern.search(content)
-        while match:
+        while match and (match.start() < len(content) or not content.endswith(b"\n")):  # no line is behind the last end
             start = content.rfind(b"\n", 0, match.start()) + 1
             end = content.find(b"\n", match.start())
             end = len(content) if end < 0 else end

@@ -6,7 +6,7 @@ followed, because the other one did not matter for what is there now.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from hashlib import sha256
 
@@ -27,11 +27,16 @@ def path_history(
     starts: Iterable[str],
     paths: PathSpec,
     *,
-    without: Iterable[str] = (),
+    without: Mapping[str, Commit] | None = None,
+    unwanted: Iterable[str] = (),
     by_line: bool = False,
 ) -> Iterator[Commit]:
-    """The commits among `starts` and their ancestors that changed the paths, in the order of `history.in_order`."""
-    excluded = set(without)
+    """The commits among `starts` and their ancestors that changed the paths, in the order of `history.in_order`.
+
+    `without` holds the `unwanted` commits and all their ancestors. A merge that has the paths as one of these ancestors
+    has them is told all the same, unless that is an unwanted commit itself: git's rule.
+    """
+    excluded, named = without or {}, set(unwanted)
 
     def read_or_empty(object_id: bytes) -> bytes:
         return _EMPTY if object_id == _EMPTY_ROOT.digest else read(object_id)
@@ -50,9 +55,10 @@ def path_history(
         commit = commit_of(waiting.pop())
         if commit.id in followed:
             continue
-        like = next((parent for parent in commit.parents if same(commit, commit_of(parent))), None)
-        followed[commit.id] = (like,) if like else commit.parents
-        if like is None and (commit.parents or not same(commit, None)):
+        relevant = tuple(parent for parent in commit.parents if parent not in excluded or parent in named)
+        like = next((parent for parent in relevant if same(commit, commit_of(parent))), None)
+        followed[commit.id] = (like,) if like else relevant
+        if like is None and (relevant or _differs_from_what_is_left_out(commit, commit_of, same)):
             changed[commit.id] = commit
         waiting += [parent for parent in followed[commit.id] if parent not in excluded]
     rewritten = {
@@ -60,6 +66,15 @@ def path_history(
         for commit_id, commit in changed.items()
     }
     yield from sort_topologically(rewritten, _heads(rewritten), by_line=by_line)
+
+
+def _differs_from_what_is_left_out(
+    commit: Commit, commit_of: CommitOf, same: Callable[[Commit, Commit | None], bool]
+) -> bool:
+    """Whether a commit whose parents are all left out, or that has none, changed anything."""
+    if not commit.parents:
+        return not same(commit, None)
+    return any(not same(commit, commit_of(parent)) for parent in commit.parents)
 
 
 def _nearest(

@@ -134,8 +134,16 @@ class Repository:
             return in_order(self.commit, chosen.wanted, without=without, by_line=by_line)
         from koguma.images.pathlog import path_history  # noqa: PLC0415 - see the module's docstring
 
-        read = self.objects.read
-        return path_history(self.commit, read, self.root, chosen.wanted, paths, without=without, by_line=by_line)
+        return path_history(
+            self.commit,
+            self.objects.read,
+            self.root,
+            chosen.wanted,
+            paths,
+            without=without,
+            unwanted=chosen.unwanted,
+            by_line=by_line,
+        )
 
     def reflog(self, name: str) -> list[RefChange]:
         """What a branch or tag was, newest first."""

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import time
 from pathlib import Path
 
+from koguma.images.commits import Commit
+from koguma.images.objects import COMMIT
+from koguma.images.refs import RefKind
 from koguma.images.repository import Repository
+from koguma.images.scan import scan
 from koguma.images.statcache import RECENT_NS
 
 DPKG_STATUS = """\
@@ -73,3 +78,25 @@ def listing(path: Path) -> dict[str, tuple[int, bytes]]:
                 content = item.read_bytes() if item.is_file() else b""
             found[str(item.relative_to(path))] = (item.lstat().st_mode, content)
     return found
+
+
+def commit_graph(
+    repository: Repository, parents: dict[str, str], files: dict[str, dict[str, str]] | None = None
+) -> dict[str, str]:
+    """Commits named by letters: `{"a": "", "b": "a"}`; each is a second newer than the one before. Ids by name.
+
+    A commit's tree holds `files` of it; a merge's and a child's do not inherit, so say all of them.
+    """
+    ids: dict[str, str] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for number, (name, line) in enumerate(parents.items()):
+            tree = make_tree(Path(folder) / name, dict((files or {}).get(name, {"name": name})))
+            with repository.objects.writing() as writer:
+                root = scan(tree, repository.objects, writer, Path(folder), remember=False, keep_times=False)
+                time_s = 1_790_000_000 + number
+                commit = Commit(root.hex(), tuple(ids[parent] for parent in line), "me <me@example.org>", time_s, name)
+                ids[name] = writer.add(COMMIT, commit.to_bytes()).hex()
+    for name, commit_id in ids.items():
+        if not any(name in line for line in parents.values()):
+            repository.refs.update(RefKind.BRANCH, f"of-{name}", commit_id, old=None, author="me", reason="made")
+    return ids

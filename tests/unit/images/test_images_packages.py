@@ -1,0 +1,218 @@
+"""Package databases of rpm and apk; dpkg's are in test_images_diff."""
+
+from __future__ import annotations
+
+import gzip
+import struct
+from pathlib import Path
+
+import pytest
+
+from koguma.images import apk, rpm
+from koguma.images.diff import PackageChange
+from koguma.images.owners import owners
+from koguma.images.repository import Repository
+from koguma.images.rpmdb import header_blobs
+from tests.unit.images.making import DPKG_STATUS, make_tree
+
+DATA = Path(__file__).parent / "data"
+
+
+def data(name: str) -> bytes:
+    return gzip.decompress((DATA / name).read_bytes())
+
+
+def ndb(blobs: list[bytes]) -> bytes:
+    """The headers as rpm's ndb lays them out: head, one page of slots, blobs in blocks of 16 bytes."""
+    slots, body = [], b""
+    for number, blob in enumerate(blobs, 1):
+        tail = struct.pack("<II4s", 0, len(blob), b"BlbE")
+        stored = struct.pack("<4sIII", b"BlbS", number, 1, len(blob)) + blob
+        stored += b"\0" * (-(len(stored) + len(tail)) % 16) + tail
+        slots.append(struct.pack("<4sIII", b"Slot", number, (4096 + len(body)) // 16, len(stored) // 16))
+        body += stored
+    free = struct.pack("<4sIII", b"Slot", 0, 0, 0)
+    head = struct.pack("<4sIIII12x", b"RpmP", 0, 1, 1, len(blobs) + 1)
+    return head + b"".join(slots) + free * (254 - len(slots)) + body
+
+
+def commit_files(repository: Repository, tmp_path: Path, branch: str, files: dict[str, str | bytes]) -> None:
+    repository.commit_tree(make_tree(tmp_path / branch, files), branch, "m")
+
+
+def told(changes: tuple[PackageChange, ...]) -> list[tuple[str, str, str | None, str | None, str]]:
+    return [(item.name, item.change, item.old_version, item.new_version, item.manager) for item in changes]
+
+
+RPM_CHANGES = [
+    ("gone", "removed", "1-1", None, "rpm"),
+    ("kernel", "installed", None, "6-1", "rpm"),
+    ("tree", "upgraded", "1.9-1", "1.10-1", "rpm"),
+]
+
+
+@pytest.mark.parametrize("place", ["var/lib/rpm", "usr/lib/sysimage/rpm"])
+def test_packages_of_rpm_are_read_from_its_sqlite_database(repository: Repository, tmp_path: Path, place: str) -> None:
+    commit_files(repository, tmp_path, "old", {f"{place}/rpmdb.sqlite": data("rpmdb-old.sqlite.gz")})
+    commit_files(repository, tmp_path, "new", {f"{place}/rpmdb.sqlite": data("rpmdb-new.sqlite.gz")})
+
+    diff = repository.diff("old", "new")
+
+    assert told(diff.packages) == RPM_CHANGES
+    assert [(entry.version, entry.head) for entry in diff.packages[2].changelog] == [
+        ("1.10-1", "Newest point"),
+        ("1.9.5-1", "Middle point"),
+    ]
+
+
+def test_packages_of_rpm_are_read_from_berkeley_db(repository: Repository, tmp_path: Path) -> None:
+    for name in ("old", "new"):
+        commit_files(repository, tmp_path, name, {"var/lib/rpm/Packages": data(f"Packages-{name}.gz")})
+
+    assert told(repository.diff("old", "new").packages) == RPM_CHANGES
+
+
+def test_packages_of_rpm_are_read_from_ndb(repository: Repository, tmp_path: Path) -> None:
+    for name in ("old", "new"):
+        commit_files(repository, tmp_path, f"bdb-{name}", {"var/lib/rpm/Packages": data(f"Packages-{name}.gz")})
+        blobs = header_blobs(repository.objects.read, repository.root(repository.resolve(f"bdb-{name}")))
+        assert len(blobs) == 3
+        commit_files(repository, tmp_path, name, {"var/lib/rpm/Packages.db": ndb(blobs)})
+
+    assert told(repository.diff("old", "new").packages) == RPM_CHANGES
+
+
+@pytest.mark.parametrize("name", ["rpmdb.sqlite", "Packages", "Packages.db"])
+def test_a_damaged_rpm_database_is_noted_and_the_files_are_told_all_the_same(
+    repository: Repository, tmp_path: Path, name: str
+) -> None:
+    whole = data("rpmdb-old.sqlite.gz" if name == "rpmdb.sqlite" else "Packages-old.gz")
+    commit_files(repository, tmp_path, "old", {f"var/lib/rpm/{name}": whole[:1000]})
+    commit_files(repository, tmp_path, "new", {f"var/lib/rpm/{name}": b"nonsense" * 100})
+
+    diff = repository.diff("old", "new")
+
+    assert [item.path for item in diff.files] == [f"var/lib/rpm/{name}".encode()]
+    assert len(diff.notes) == 1
+    assert diff.notes[0].startswith("packages of rpm could not be compared: ")
+    assert name in diff.notes[0]
+
+
+def test_no_damage_to_an_rpm_database_is_more_than_an_error() -> None:
+    from koguma.images.rpmdb import PackageDatabaseError, _from_berkeley, _from_ndb
+
+    whole = data("Packages-old.gz")
+    blobs = list(_from_berkeley(whole))
+    for content, reader in ((whole, _from_berkeley), (ndb(blobs), _from_ndb)):
+        for at in range(0, len(content), 7):
+            broken = content[:at] + b"\xff\x7f\xff" + content[at + 3 :]
+            try:
+                for blob in reader(broken):
+                    rpm.Header(blob).texts(rpm.CHANGELOG_TEXT)
+            except (PackageDatabaseError, struct.error, IndexError):
+                continue
+
+
+@pytest.mark.parametrize(
+    ("left", "right"),
+    [
+        ("1.0-1", "1.0-2"), ("1.9-1", "1.10-1"), ("9-1", "1:1-1"), ("1.0~rc1-1", "1.0-1"), ("1.0-1", "1.0^git1-1"),
+        ("1.0^git1-1", "1.0.1-1"), ("1.a-1", "1.1-1"), ("1.0-1.fc39", "1.0-1.fc40"), ("2.0a-1", "2.0.1-1"),
+    ],
+)  # fmt: skip
+def test_versions_are_ordered_as_rpm_orders_them(left: str, right: str) -> None:
+    assert rpm.compare_versions(left, right) < 0 < rpm.compare_versions(right, left)
+    assert rpm.compare_versions(left, left) == 0
+
+
+APK = "C:Q1abc=\nP:busybox\nV:{version}\nA:x86_64\nF:bin\nR:busybox\nZ:Q1x=\n\nP:musl\nV:1.2.4-r2\nA:x86_64\nF:lib\n"
+
+
+@pytest.mark.parametrize("place", ["lib/apk/db/installed", "usr/lib/apk/db/installed"])
+def test_packages_of_apk_are_read(repository: Repository, tmp_path: Path, place: str) -> None:
+    commit_files(repository, tmp_path, "old", {place: APK.format(version="1.36.1-r9")})
+    commit_files(repository, tmp_path, "new", {place: APK.format(version="1.36.1-r10")})
+
+    assert told(repository.diff("old", "new").packages) == [("busybox", "upgraded", "1.36.1-r9", "1.36.1-r10", "apk")]
+    root = repository.root(repository.resolve("new"))
+    assert owners(repository.objects.read, root, b"bin/busybox") == ("busybox",)
+    assert owners(repository.objects.read, root, b"bin/other") == ()
+
+
+@pytest.mark.parametrize(
+    ("left", "right"),
+    [
+        ("1.0-r1", "1.0-r2"), ("1.9", "1.10"), ("1.0_rc1", "1.0"), ("1.0_alpha2", "1.0_beta1"), ("1.0", "1.0_p1"),
+        ("1.0_p1", "1.0.1"), ("1.0", "1.0a"), ("1.0a", "1.0b"), ("1.05", "1.1"), ("1.0_git20240101", "1.0_p1"),
+        ("1.0_pre1", "1.0_rc1"),
+    ],
+)  # fmt: skip
+def test_versions_are_ordered_as_apk_orders_them(left: str, right: str) -> None:
+    assert apk.compare_versions(left, right) < 0 < apk.compare_versions(right, left)
+    assert apk.compare_versions(left, left) == 0
+
+
+def test_the_package_that_owns_a_path_is_told(repository: Repository, tmp_path: Path) -> None:
+    files: dict[str, str | bytes] = {
+        "var/lib/rpm/rpmdb.sqlite": data("rpmdb-old.sqlite.gz"),
+        "var/lib/dpkg/info/dash.list": "/.\n/bin\n/bin/dash\n",
+        "var/lib/dpkg/info/libc6:amd64.list": "/.\n/bin\n/lib\n",
+    }
+    commit_files(repository, tmp_path, "main", files)
+    root = repository.root(repository.resolve("main"))
+
+    assert owners(repository.objects.read, root, b"usr/bin/dash") == ("dash",)
+    assert owners(repository.objects.read, root, b"bin") == ("dash", "libc6:amd64")
+    assert owners(repository.objects.read, root, b"usr/share/tree/data-1.9") == ("tree-1.9-1.noarch",)
+
+
+CHANGELOG = """\
+tree (2.1.0-3) unstable; urgency=medium
+
+  [ A Maintainer ]
+  * Newest point
+    goes on.
+  * Another
+
+ -- A Maintainer <maintainer@example.org>  Tue, 03 Feb 2026 00:00:00 +0000
+
+tree (2.1.0-2) unstable; urgency=medium
+
+  * Middle point
+
+ -- A Maintainer <maintainer@example.org>  Mon, 02 Feb 2026 00:00:00 +0000
+
+tree (2.1.0-1) unstable; urgency=medium
+
+  * First point
+"""
+
+
+def test_an_upgrade_tells_what_the_changelog_says_since_the_old_version(repository: Repository, tmp_path: Path) -> None:
+    path = "usr/share/doc/tree/changelog.Debian.gz"
+    status = "var/lib/dpkg/status"
+    old = {status: DPKG_STATUS.format(name="tree", version="2.1.0-1")}
+    commit_files(repository, tmp_path, "old", {**old})
+    new = {status: DPKG_STATUS.format(name="tree", version="2.1.0-3"), path: gzip.compress(CHANGELOG.encode())}
+    commit_files(repository, tmp_path, "new", {**new})
+
+    (package,) = repository.diff("old", "new").packages
+
+    assert [(entry.version, entry.head) for entry in package.changelog] == [
+        ("2.1.0-3", "Newest point goes on."),
+        ("2.1.0-2", "Middle point"),
+    ]
+    assert "Another" in package.changelog[0].text
+    assert "maintainer@" not in package.changelog[0].text
+
+
+def test_a_changelog_that_is_no_gzip_file_is_left_out(repository: Repository, tmp_path: Path) -> None:
+    status = "var/lib/dpkg/status"
+    commit_files(repository, tmp_path, "old", {status: DPKG_STATUS.format(name="tree", version="1")})
+    files: dict[str, str | bytes] = {status: DPKG_STATUS.format(name="tree", version="2")}
+    files["usr/share/doc/tree/changelog.gz"] = b"no gzip"
+    commit_files(repository, tmp_path, "new", files)
+
+    (package,) = repository.diff("old", "new").packages
+
+    assert (package.change, package.changelog) == ("upgraded", ())
