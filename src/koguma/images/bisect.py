@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from enum import Enum
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from koguma.images.commits import Commit, is_id
@@ -224,15 +223,6 @@ def describe(step: Step) -> str:
     """How far the search is, in words."""
     trials = step.trials_left
     return f"{len(step.suspects)} suspects, about {trials} trial{'' if trials == 1 else 's'} left"
-
-
-def roots(repository_path: Path) -> list[str]:
-    """The commits a search under way refers to: gc must keep them."""
-    try:
-        state = _decode(json.loads((repository_path / "bisect.json").read_bytes()))
-    except (FileNotFoundError, ValueError, TypeError, KeyError):
-        return []
-    return [state.bad, *state.good, *state.skipped]
 
 
 def _untold_bases(commit_of: CommitOf, state: State) -> Iterator[str]:
