@@ -9,11 +9,14 @@ from koguma.images.debian import compare_versions
 from koguma.images.diff import ChangelogEntry, PackageChange
 from koguma.images.trees import FILE, Entry, Read, resolve
 
-_HEADING = re.compile(r"^\S+ \(([^() \t]+)\)[^;\n]*;.*$", re.MULTILINE)
+_HEADING = re.compile(r"^[a-z0-9][a-z0-9.+-]* \(([^() \t]+)\)[^;\n]*;.*$", re.MULTILINE)
 _TRAILER = re.compile(r"^ -- .*$", re.MULTILINE)
-_NAMES = ("changelog.Debian.gz", "changelog.Debian.{architecture}.gz", "changelog.gz", "changelog.Debian", "changelog")
+_NAMES = ("changelog.Debian.gz", "changelog.Debian.{architecture}.gz", "changelog.Debian", "changelog.gz", "changelog")
+"""The last two are upstream's where there is one of the others."""
 _MAX_BYTES = 16 * 1024 * 1024
 """The newest entries stand first; no changelog needs more, and no compressed file can take the memory."""
+_FIRST_BYTES = 16 * 1024
+_BYTES_PER_CHAR_MAX = 4
 
 
 def debian_changelog(read: Read, root: Entry, change: PackageChange) -> tuple[ChangelogEntry, ...]:
@@ -23,37 +26,52 @@ def debian_changelog(read: Read, root: Entry, change: PackageChange) -> tuple[Ch
     """
     found: dict[str, ChangelogEntry] = {}
     for name in _NAMES:
+        if found and ".Debian" not in name:
+            break
         path = f"usr/share/doc/{change.name}/{name.format(architecture=change.architecture)}"
         there = resolve(read, root, path.encode())
         if there is None or there[1].kind != FILE or not there[1].size:
             continue
-        text = _text(read(there[1].digest), name.endswith(".gz"))
-        for entry in entries_between(text, change.old_version or "", change.new_version or ""):
+        for entry in _entries(read(there[1].digest), change, compressed=name.endswith(".gz")):
             found.setdefault(entry.version, entry)
     return tuple(found.values())
 
 
-def entries_between(text: str, old: str, new: str) -> list[ChangelogEntry]:
-    """The entries of a Debian changelog after version `old` up to `new`; reading ends at the first older one."""
-    entries = []
+def _entries(content: bytes, change: PackageChange, *, compressed: bool) -> list[ChangelogEntry]:
+    """Of a changelog's beginning, as much as it takes to come to the old version."""
+    old, new = change.old_version or "", change.new_version or ""
+    size = _FIRST_BYTES
+    while True:
+        text = _beginning(content, size, compressed=compressed)
+        entries, ended = entries_between(text, old, new)
+        if not _HEADING.search(text):
+            return []  # not in Debian's form: upstream's own
+        if ended or len(text) < size // _BYTES_PER_CHAR_MAX or size >= _MAX_BYTES:
+            return entries
+        size *= 8
+
+
+def entries_between(text: str, old: str, new: str) -> tuple[list[ChangelogEntry], bool]:
+    """The entries of a Debian changelog after version `old` up to `new`, and whether one that is not newer came."""
+    entries: list[ChangelogEntry] = []
     headings = _HEADING.finditer(text)
     here = next(headings, None)
     while here:
         following = next(headings, None)
         version = here[1]
         if compare_versions(version, old) <= 0:
-            break
+            return entries, True
         if compare_versions(version, new) <= 0:
             body = text[here.end() : following.start() if following else len(text)]
             entries.append(ChangelogEntry(version, _TRAILER.split(body)[0].strip("\n").rstrip()))
         here = following
-    return entries
+    return entries, False
 
 
-def _text(content: bytes, compressed: bool) -> str:
+def _beginning(content: bytes, size: int, *, compressed: bool) -> str:
     if compressed:
         try:
-            content = zlib.decompressobj(wbits=31).decompress(content, _MAX_BYTES)
+            content = zlib.decompressobj(wbits=31).decompress(content, size)
         except zlib.error as error:
             raise ValueError(f"a changelog must be a gzip file: {error}") from None
-    return content[:_MAX_BYTES].decode("utf-8", errors="replace")
+    return content[:size].decode("utf-8", errors="replace")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -9,6 +10,8 @@ from hashlib import sha256
 from koguma.images.pathspec import PathSpec
 from koguma.images.trees import DIRECTORY, FILE, KIND_NAMES, Entry, Read, decode, encode, walk
 
+_FORMALITY = re.compile(r"((binary-only )?non-maintainer|team|qa|lts) upload\b[^.]*\.?$|acknowledge", re.IGNORECASE)
+"""Points of changelogs that say who uploaded, and not what changed."""
 _EMPTY_TREE = sha256(encode([])).digest()
 
 
@@ -37,15 +40,18 @@ class ChangelogEntry:
 
     @property
     def head(self) -> str:
-        """The first point, on one line."""
-        first: list[str] = []
+        """The first point that says something, on one line."""
+        points: list[str] = []
         for line in self.text.splitlines():
             words = line.strip()
-            if first and (not words or words[:2] in ("* ", "- ", "[ ")):
-                break
-            if words and not words.startswith("["):
-                first.append(words.removeprefix("* ").removeprefix("- "))
-        return " ".join(first)
+            if words.startswith("["):
+                continue
+            if words[:2] in ("* ", "- ") or not points:
+                points.append(words.removeprefix("* ").removeprefix("- "))
+            else:
+                points[-1] += f" {words}"
+        telling = (point for point in points if point.strip() and not _FORMALITY.match(point))
+        return next(telling, points[0] if points else "").strip()
 
 
 @dataclass(frozen=True, slots=True)

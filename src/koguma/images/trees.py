@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
 from hashlib import sha256
 from typing import NamedTuple
 
@@ -227,11 +228,17 @@ def lookup(read: Read, root: Entry, path: bytes) -> Entry | None:
             continue
         if here.kind != DIRECTORY:
             return None
-        found = next((entry for entry in decode(read(here.digest)) if entry.name == part), None)
+        found = _by_name(read(here.digest)).get(part)
         if found is None:
             return None
         here = found
     return here
+
+
+@lru_cache(maxsize=64)
+def _by_name(data: bytes) -> dict[bytes, Entry]:
+    """The entries of a directory; kept for the next look-ups, which are often in the same large directories."""
+    return {entry.name: entry for entry in decode(data)}
 
 
 _FOLLOWED_MAX = 40

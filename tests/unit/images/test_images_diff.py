@@ -48,7 +48,7 @@ def test_a_diff_names_what_changed_of_each_path(repository: Repository, tmp_path
 def test_a_diff_names_packages_from_dpkgs_own_file(repository: Repository, tmp_path: Path) -> None:
     tree = make_tree(tmp_path / "tree", {"var/lib/dpkg/status": DPKG_STATUS.format(name="tree", version="2.1.0-1")})
     repository.commit_tree(tree, "old", "m")
-    status = DPKG_STATUS.format(name="tree", version="2.1.0-1+b2") + DPKG_STATUS.format(name="vim", version="9")
+    status = DPKG_STATUS.format(name="tree", version="2.1.0-1+b2") + "\n" + DPKG_STATUS.format(name="vim", version="9")
     make_tree(tree, {"var/lib/dpkg/status": status})
     repository.commit_tree(tree, "new", "m")
 

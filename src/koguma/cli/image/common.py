@@ -91,6 +91,8 @@ def print_json(document: object) -> None:
 def printable(path: bytes) -> str:
     """A path fit for printing: bytes that are not UTF-8 and control characters appear as `\\xNN`."""
     text = path.decode("utf-8", errors="backslashreplace")
+    if text.isprintable():
+        return text
     return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in text)
 
 
