@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 
 from koguma.images.pathspec import PathSpec
-from koguma.images.trees import DIRECTORY, FILE, KIND_NAMES, Entry, Read, decode, encode, walk
+from koguma.images.trees import DIRECTORY, FILE, KIND_NAMES, Entry, Read, differing, encode, walk
 
 _FORMALITY = re.compile(r"((binary-only )?non-maintainer|team|qa|lts) upload\b[^.]*\.?$|acknowledge", re.IGNORECASE)
 """Points of changelogs that say who uploaded, and not what changed."""
@@ -104,8 +104,8 @@ def diff_trees(read: Read, old: Entry, new: Entry, paths: PathSpec | None = None
 
 def diff_files(read: Read, old: Entry, new: Entry, paths: PathSpec | None = None) -> tuple[FileChange, ...]:
     """The changes by file alone, in order of paths."""
-    wanted = paths or PathSpec()
-    changes = [item for item in _compare_roots(old, new) if wanted.covers(b"")]
+    wanted = paths or None
+    changes = [item for item in _compare_roots(old, new) if wanted is None or wanted.covers(b"")]
     if old.digest != new.digest:
         changes += _compare_directories(read, old, new, b"", wanted)
     return tuple(changes)
@@ -115,7 +115,7 @@ def differs(read: Read, old: Entry, new: Entry, paths: PathSpec) -> bool:
     """Whether anything that `paths` mean is different; looks no further than the first difference."""
     if paths.covers(b"") and changed_aspects(old, new):
         return True
-    return old.digest != new.digest and any(True for _ in _compare_directories(read, old, new, b"", paths))
+    return old.digest != new.digest and any(True for _ in _compare_directories(read, old, new, b"", paths or None))
 
 
 def find_moves(changes: tuple[FileChange, ...]) -> tuple[Move, ...]:
@@ -159,15 +159,14 @@ def _compare_roots(old: Entry, new: Entry) -> Iterator[FileChange]:
         yield FileChange(b".", "changed", "directory", aspects, 0, 0, old, new)
 
 
-def _compare_directories(read: Read, old: Entry, new: Entry, path: bytes, wanted: PathSpec) -> Iterator[FileChange]:
-    before = {entry.name: entry for entry in decode(read(old.digest))}
-    after = {entry.name: entry for entry in decode(read(new.digest))}
+def _compare_directories(
+    read: Read, old: Entry, new: Entry, path: bytes, wanted: PathSpec | None
+) -> Iterator[FileChange]:
+    before, after = differing(read(old.digest), read(new.digest))
     for name in sorted(before.keys() | after.keys()):
         left, right = before.get(name), after.get(name)
-        if left == right:
-            continue
         below = path + b"/" + name if path else name
-        if wanted and not wanted.leads_to(below):
+        if wanted is not None and not wanted.leads_to(below):
             continue
         if left is None and right is not None:
             yield from _whole(read, right, below, "added", wanted)
@@ -177,22 +176,22 @@ def _compare_directories(read: Read, old: Entry, new: Entry, path: bytes, wanted
             yield from _compare(read, left, right, below, wanted)
 
 
-def _compare(read: Read, old: Entry, new: Entry, path: bytes, wanted: PathSpec) -> Iterator[FileChange]:
+def _compare(read: Read, old: Entry, new: Entry, path: bytes, wanted: PathSpec | None) -> Iterator[FileChange]:
     if (old.kind == DIRECTORY) != (new.kind == DIRECTORY):
         yield from _whole(read, old, path, "removed", wanted)
         yield from _whole(read, new, path, "added", wanted)
         return
-    if wanted.covers(path) and (aspects := changed_aspects(old, new)):
+    if (wanted is None or wanted.covers(path)) and (aspects := changed_aspects(old, new)):
         yield FileChange(path, "changed", KIND_NAMES[new.kind], aspects, old.size, new.size, old, new)
     if old.kind == DIRECTORY and old.digest != new.digest:
         yield from _compare_directories(read, old, new, path, wanted)
 
 
-def _whole(read: Read, entry: Entry, path: bytes, change: str, wanted: PathSpec) -> Iterator[FileChange]:
+def _whole(read: Read, entry: Entry, path: bytes, change: str, wanted: PathSpec | None) -> Iterator[FileChange]:
     """Everything at and below a path that only one side has."""
     items = [(path, entry)] + (list(walk(read, entry, path)) if entry.kind == DIRECTORY else [])
     for below, item in items:
-        if not wanted.covers(below):
+        if wanted is not None and not wanted.covers(below):
             continue
         if change == "removed":
             yield FileChange(below, change, KIND_NAMES[item.kind], (), item.size, 0, item, None)
@@ -204,14 +203,17 @@ def changed_aspects(old: Entry, new: Entry) -> tuple[str, ...]:
     """In what two entries of one path differ; a directory's content is told by what is in it."""
     if old.kind != new.kind:
         return ("type",)
-    pairs = {
-        "content": (old.digest, new.digest) if old.kind == FILE else (0, 0),
-        "mode": (old.mode, new.mode),
-        "owner": ((old.uid, old.gid), (new.uid, new.gid)),
-        "xattrs": (old.xattrs, new.xattrs),
-        "target": (old.target, new.target),
-        "device": (old.device, new.device),
-        "links": (old.link, new.link),
-        "time": (old.mtime_ns, new.mtime_ns),
-    }
-    return tuple(aspect for aspect, (left, right) in pairs.items() if left != right)
+    return tuple(
+        aspect
+        for aspect, differ in (
+            ("content", old.kind == FILE and old.digest != new.digest),
+            ("mode", old.mode != new.mode),
+            ("owner", old.uid != new.uid or old.gid != new.gid),
+            ("xattrs", old.xattrs != new.xattrs),
+            ("target", old.target != new.target),
+            ("device", old.device != new.device),
+            ("links", old.link != new.link),
+            ("time", old.mtime_ns != new.mtime_ns),
+        )
+        if differ
+    )

@@ -43,6 +43,8 @@ _FILE_BODY = struct.Struct("<Q32s")
 _DEVICE_BODY = struct.Struct("<II")
 _MTIME = struct.Struct("<q")
 LINK_BYTES = 8
+_BODY_BYTES = {FILE: _FILE_BODY.size, DIRECTORY: 32, SYMLINK: 2, CHARACTER: 8, BLOCK: 8, FIFO: 0}
+"""Fixed part of what follows the name, by kind."""
 
 Xattrs = tuple[tuple[bytes, bytes], ...]
 
@@ -144,6 +146,44 @@ def _decode(data: bytes) -> list[Entry]:  # noqa: C901 - one flat loop: calls wo
     if at != len(data):
         raise ValueError(f"{len(data) - at} bytes follow the last entry")
     return entries
+
+
+def differing(old: bytes, new: bytes) -> tuple[dict[bytes, Entry], dict[bytes, Entry]]:
+    """What only one of two directories has, by name: an entry that both have, to the last bit, is not even decoded.
+
+    Raises CorruptError for what cannot be taken apart; entries that are equal are not checked.
+    """
+    try:
+        before, after = _records(old), _records(new)
+    except (struct.error, IndexError, KeyError, ValueError) as error:
+        raise CorruptError(f"a tree must have the form FORMAT.md draws: {error}") from None
+    sides = []
+    for own, other in ((before, after), (after, before)):
+        changed = [record for record in own if record not in other]
+        entries = decode(_HEADER.pack(TREE_MAGIC, len(changed)) + b"".join(changed))
+        sides.append({entry.name: entry for entry in entries})
+    return sides[0], sides[1]
+
+
+def _records(data: bytes) -> dict[bytes, None]:
+    """The bytes of each entry, in order."""
+    magic, count = _HEADER.unpack_from(data)
+    if magic != TREE_MAGIC:
+        raise ValueError(f"it starts with {magic!r}")
+    found: dict[bytes, None] = {}
+    at = _HEADER.size
+    for _ in range(count):
+        kind, flags, _, _, _, length = _FIXED.unpack_from(data, at)
+        end = at + _FIXED.size + length + _BODY_BYTES[kind]
+        if kind == SYMLINK:
+            end += struct.unpack_from("<H", data, end - 2)[0]
+        if flags:
+            end = _decode_rest(data, end, flags)[-1]
+        found[data[at:end]] = None
+        at = end
+    if at != len(data):
+        raise ValueError(f"{len(data) - at} bytes follow the last entry")
+    return found
 
 
 def _decode_rest(data: bytes, at: int, flags: int) -> tuple[bytes, int | None, Xattrs, int]:

@@ -15,7 +15,7 @@ from koguma.images.commits import Commit, decode_commit
 from koguma.images.debian import compare_versions
 from koguma.images.errors import CorruptError, RefError, RevisionError
 from koguma.images.refs import check_ref_name
-from koguma.images.revisions import _split
+from koguma.images.revisions import _split, split_path, split_range
 from koguma.images.statcache import CachedDirectory, StatCache
 from koguma.images.tarstream import _header
 from koguma.images.trees import (
@@ -29,6 +29,7 @@ from koguma.images.trees import (
     SYMLINK,
     Entry,
     decode,
+    differing,
     encode,
 )
 from koguma.model.errors import InvalidValue
@@ -62,6 +63,29 @@ def entries(draw: st.DrawFn) -> Entry:
 @given(st.lists(entries(), max_size=8, unique_by=lambda entry: entry.name))
 def test_a_tree_is_decoded_as_it_was_encoded(items: list[Entry]) -> None:
     assert decode(encode(items)) == sorted(items)
+
+
+@given(st.lists(entries(), max_size=4), st.lists(entries(), max_size=4), st.lists(entries(), max_size=4))
+def test_what_differs_between_two_directories_is_what_their_entries_say(
+    shared: list[Entry], old: list[Entry], new: list[Entry]
+) -> None:
+    before, after = ({entry.name: entry for entry in [*own, *shared]} for own in (old, new))
+
+    found = differing(encode(before.values()), encode(after.values()))
+
+    assert found == (
+        {name: entry for name, entry in before.items() if after.get(name) != entry},
+        {name: entry for name, entry in after.items() if before.get(name) != entry},
+    )
+
+
+@given(st.binary(max_size=300), st.lists(entries(), max_size=2, unique_by=lambda entry: entry.name))
+def test_bytes_that_are_no_directory_differ_from_none_and_are_refused(data: bytes, items: list[Entry]) -> None:
+    for one, other in ((data, encode(items)), (encode(items) + data, encode([]))):
+        try:
+            differing(one, other)
+        except CorruptError:
+            continue
 
 
 @given(st.lists(entries(), min_size=1, max_size=4, unique_by=lambda entry: entry.name), st.data())
@@ -137,13 +161,14 @@ def test_a_name_is_either_refused_or_safe_as_label_path_and_expression(name: str
     assert name.isascii()
     assert not name.startswith(("/", "-", "."))
     assert ".." not in name
-    assert _split(name) == (name, [])
+    assert _split(name) == (name, None, [])
+    assert (split_range(name), split_path(name)) == (None, None)
 
 
 @given(st.text(max_size=20))
 def test_an_expression_is_either_refused_or_a_name_with_steps(text: str) -> None:
     try:
-        base, steps = _split(text)
+        base, _, steps = _split(text)
     except RevisionError:
         return
     assert base
