@@ -215,6 +215,8 @@ def _unknown(text: str, refs: Refs) -> RevisionError:
         hint = "an id is abbreviated from its beginning; koguma image log lists commits"
     elif len(text) < _ABBREVIATED_MIN and re.fullmatch(r"[0-9a-f]+", text):
         hint = f"an abbreviated id has at least {_ABBREVIATED_MIN} digits"
+    elif "/" in text:
+        hint = f"if it is a path, say it after two dashes: -- {text}"
     else:
         hint = "koguma image branch lists branches, koguma image tag lists tags"
     if close:

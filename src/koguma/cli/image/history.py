@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from koguma.cli.errors import UsageFault
 from koguma.cli.image.common import Json, local_time, names_by_commit, open_repository, print_json
 from koguma.cli.image.paths import WithPaths, paths_said
 from koguma.cli.image.showing import (
@@ -71,6 +72,10 @@ def log(
         print_json([commit_document(item, names) for item in commits])
         return
     form = Form(patch=patch, stat=stat, name_only=name_only)
+    if graph and (reverse or not form.plain):
+        raise UsageFault(
+            "--graph draws commits alone and newest first: say it without --patch, --stat, --name-only, --reverse"
+        )
     if graph:
         _draw(list(commits), names, oneline=oneline)
         return

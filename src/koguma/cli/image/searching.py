@@ -95,6 +95,7 @@ def grep(
     fixed: Annotated[bool, typer.Option("--fixed-strings", "-F", help="The pattern is plain text.")] = False,
     words: Annotated[bool, typer.Option("--word-regexp", "-w", help="Only whole words match.")] = False,
     text: Annotated[bool, typer.Option("--text", "-a", help="Search binary files line by line, too.")] = False,
+    no_binary: Annotated[bool, typer.Option("-I", help="Leave binary files out.")] = False,
     json: Json = False,
 ) -> None:
     """Search the files of a commit without checking it out; exit status 1 when nothing matches."""
@@ -110,6 +111,8 @@ def grep(
     for name, commit in _commits(repository, revisions or ["HEAD"]):
         place = f"{name}:".encode() if revisions else b""
         for hit in searcher.search(repository.root(commit), paths):
+            if hit.binary and no_binary:
+                continue
             found = True
             if json:
                 documents.append(_hit_document(commit, hit))
