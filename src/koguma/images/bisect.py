@@ -18,10 +18,13 @@ from koguma.images.commits import Commit, is_id
 from koguma.images.errors import ImageError
 from koguma.images.files import locked, write_atomically
 from koguma.images.history import CommitOf, ancestors, is_ancestor, merge_bases, sort_topologically
+from koguma.images.refs import RefKind
 
 if TYPE_CHECKING:
     from koguma.images.repository import Repository
 
+TRIAL_TAGS = "bisect/"
+"""Tags of commits that have no label of their own, while a machine tries them."""
 _SKIP, _STOP_ABOVE = 125, 127
 """As `git bisect run` reads exit statuses: 0 is good, 125 cannot be tried, up to 127 is bad, more ends the search."""
 
@@ -209,6 +212,7 @@ class Bisection:
     def reset(self) -> bool:
         """End the search; whether there was one."""
         there = self._path.exists()
+        remove_trial_tags(self._repository)
         self._path.unlink(missing_ok=True)
         return there
 
@@ -217,6 +221,13 @@ class Bisection:
 
     def _write(self, state: State) -> None:
         write_atomically(self._path, json.dumps(asdict(state), indent=1).encode() + b"\n")
+
+
+def remove_trial_tags(repository: Repository) -> None:
+    """Remove the tags that a search made, also those of one that was cut short."""
+    for ref in repository.refs.all():
+        if ref.kind is RefKind.TAG and ref.name.startswith(TRIAL_TAGS):
+            repository.remove(ref.name)
 
 
 def describe(step: Step) -> str:
@@ -267,6 +278,3 @@ def _decode(document: Any) -> State:
     if not all(is_id(item) for item in (state.bad, *state.good, *state.skipped)):
         raise ValueError("its commits are ids of 64 hex digits")
     return state
-
-
-__all__ = ["BisectError", "Bisection", "State", "Step", "Told", "Verdict", "describe", "next_step"]

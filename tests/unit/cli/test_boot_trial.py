@@ -109,6 +109,21 @@ def test_a_commit_that_cannot_be_booted_cannot_be_tried_and_no_machine_is_touche
     assert api.boots == []
 
 
+def test_a_commit_without_a_label_gets_a_tag_for_the_time_of_the_search(
+    commits: tuple[Repository, list[Any]], trial: Trial
+) -> None:
+    repository, made = commits
+    repository.move_branch("main", made[1].id)
+    api, machine = trial(set())
+
+    with machine:
+        assert machine.run(made[2]) == 0
+        assert repository.refs.find(f"bisect/{made[2].short_id}")
+
+    assert api.boots[1]["commit"] == made[2].id
+    assert repository.refs.find(f"bisect/{made[2].short_id}") is None
+
+
 def test_a_machine_that_is_not_in_use_is_refused(commits: tuple[Repository, list[Any]], trial: Trial) -> None:
     api, machine = trial(set())
     api.node["provision_state"] = "available"

@@ -14,6 +14,7 @@ from koguma.cli.client import ApiAway, Client
 from koguma.cli.errors import Failed
 from koguma.cli.ssh import run as run_over_ssh
 from koguma.errors import KogumaError
+from koguma.images.bisect import TRIAL_TAGS, remove_trial_tags
 from koguma.images.commits import Commit
 from koguma.images.repository import Repository
 
@@ -44,6 +45,7 @@ class BootTrial:
         self._client = Client(api)
         self._say = say
         self._booted = False
+        self._reason = ""
 
     def __enter__(self) -> Self:
         node = self._client.get("nodes", self._node)
@@ -57,6 +59,7 @@ class BootTrial:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        remove_trial_tags(self._repository)
         if not self._booted:
             return
         self._say(f"{self._node} is rebooted into what it boots usually")
@@ -71,6 +74,7 @@ class BootTrial:
         """Boot the commit; the exit status of the command on the machine, or whether it booted."""
         label = self._label(commit)
         if label is None:
+            self._say(f"{commit.short_id} cannot be booted: {self._reason}")
             return CANNOT_BE_TRIED
         before = self._newest_boot()
         node = self._client.put("nodes", self._node, "boot", body={"label": label, "once": True, "reboot": False})
@@ -88,15 +92,22 @@ class BootTrial:
         return self._judge() if self._command else 0
 
     def _label(self, commit: Commit) -> str | None:
-        """The commit's own label; None, and why is said, when it cannot be booted."""
+        """A label of the commit; None, and why is said, when it cannot be booted.
+
+        A commit whose label has expired, or that no ref leads to, gets a tag for the time of the search.
+        """
+        if (found := self._label_now(commit)) is None:
+            tag = TRIAL_TAGS + commit.short_id
+            if self._repository.refs.find(tag) is None:
+                self._repository.create_tag(tag, commit.id)
+            found = self._label_now(commit)
+        return found
+
+    def _label_now(self, commit: Commit) -> str | None:
         state = self._repository.update_labels()
-        own = next((item.name for item in state.labels if item.kind == "commit" and item.commit == commit.id), None)
-        other = next((item.name for item in state.labels if item.commit == commit.id), None)
-        if own is None and other is None:
-            reasons = [item.reason for item in state.unlabelled if item.commit == commit.id]
-            why = reasons[0] if reasons else "no branch or tag leads to it, so it has no label"
-            self._say(f"{commit.short_id} cannot be booted: {why}")
-        return own or other
+        names = {item.kind: item.name for item in state.labels if item.commit == commit.id}
+        self._reason = next((item.reason for item in state.unlabelled if item.commit == commit.id), "it has no label")
+        return names.get("commit") or next(iter(names.values()), None)
 
     def _reboot(self, node: dict[str, Any]) -> None:
         """A machine in use is asked to reboot, one that waits is switched off and on; what is under way ends first."""
