@@ -12,7 +12,6 @@ from koguma.images import apk, rpm
 from koguma.images.diff import PackageChange
 from koguma.images.owners import owners
 from koguma.images.repository import Repository
-from koguma.images.rpmdb import header_blobs
 from tests.unit.images.making import DPKG_STATUS, make_tree
 
 DATA = Path(__file__).parent / "data"
@@ -20,20 +19,6 @@ DATA = Path(__file__).parent / "data"
 
 def data(name: str) -> bytes:
     return gzip.decompress((DATA / name).read_bytes())
-
-
-def ndb(blobs: list[bytes]) -> bytes:
-    """The headers as rpm's ndb lays them out: head, one page of slots, blobs in blocks of 16 bytes."""
-    slots, body = [], b""
-    for number, blob in enumerate(blobs, 1):
-        tail = struct.pack("<II4s", 0, len(blob), b"BlbE")
-        stored = struct.pack("<4sIII", b"BlbS", number, 1, len(blob)) + blob
-        stored += b"\0" * (-(len(stored) + len(tail)) % 16) + tail
-        slots.append(struct.pack("<4sIII", b"Slot", number, (4096 + len(body)) // 16, len(stored) // 16))
-        body += stored
-    free = struct.pack("<4sIII", b"Slot", 0, 0, 0)
-    head = struct.pack("<4sIIII12x", b"RpmP", 0, 1, 1, len(blobs) + 1)
-    return head + b"".join(slots) + free * (254 - len(slots)) + body
 
 
 def commit_files(repository: Repository, tmp_path: Path, branch: str, files: dict[str, str | bytes]) -> None:
@@ -65,19 +50,10 @@ def test_packages_of_rpm_are_read_from_its_sqlite_database(repository: Repositor
     ]
 
 
-def test_packages_of_rpm_are_read_from_berkeley_db(repository: Repository, tmp_path: Path) -> None:
+@pytest.mark.parametrize("file", ["Packages", "Packages.db"])
+def test_packages_of_rpm_are_read_from_berkeley_db_and_ndb(repository: Repository, tmp_path: Path, file: str) -> None:
     for name in ("old", "new"):
-        commit_files(repository, tmp_path, name, {"var/lib/rpm/Packages": data(f"Packages-{name}.gz")})
-
-    assert told(repository.diff("old", "new").packages) == RPM_CHANGES
-
-
-def test_packages_of_rpm_are_read_from_ndb(repository: Repository, tmp_path: Path) -> None:
-    for name in ("old", "new"):
-        commit_files(repository, tmp_path, f"bdb-{name}", {"var/lib/rpm/Packages": data(f"Packages-{name}.gz")})
-        blobs = header_blobs(repository.objects.read, repository.root(repository.resolve(f"bdb-{name}")))
-        assert len(blobs) == 3
-        commit_files(repository, tmp_path, name, {"var/lib/rpm/Packages.db": ndb(blobs)})
+        commit_files(repository, tmp_path, name, {f"var/lib/rpm/{file}": data(f"{file}-{name}.gz")})
 
     assert told(repository.diff("old", "new").packages) == RPM_CHANGES
 
@@ -86,7 +62,7 @@ def test_packages_of_rpm_are_read_from_ndb(repository: Repository, tmp_path: Pat
 def test_a_damaged_rpm_database_is_noted_and_the_files_are_told_all_the_same(
     repository: Repository, tmp_path: Path, name: str
 ) -> None:
-    whole = data("rpmdb-old.sqlite.gz" if name == "rpmdb.sqlite" else "Packages-old.gz")
+    whole = data("rpmdb-old.sqlite.gz" if name == "rpmdb.sqlite" else f"{name}-old.gz")
     commit_files(repository, tmp_path, "old", {f"var/lib/rpm/{name}": whole[:1000]})
     commit_files(repository, tmp_path, "new", {f"var/lib/rpm/{name}": b"nonsense" * 100})
 
@@ -101,9 +77,7 @@ def test_a_damaged_rpm_database_is_noted_and_the_files_are_told_all_the_same(
 def test_no_damage_to_an_rpm_database_is_more_than_an_error() -> None:
     from koguma.images.rpmdb import PackageDatabaseError, _from_berkeley, _from_ndb
 
-    whole = data("Packages-old.gz")
-    blobs = list(_from_berkeley(whole))
-    for content, reader in ((whole, _from_berkeley), (ndb(blobs), _from_ndb)):
+    for content, reader in ((data("Packages-old.gz"), _from_berkeley), (data("Packages.db-old.gz"), _from_ndb)):
         for at in range(0, len(content), 7):
             broken = content[:at] + b"\xff\x7f\xff" + content[at + 3 :]
             try:
