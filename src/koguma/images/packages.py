@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import cmp_to_key
+from functools import cmp_to_key, lru_cache
 from typing import NamedTuple
 
 from koguma.images.diff import ChangelogEntry, PackageChange
@@ -39,6 +39,7 @@ class Manager:
 
 def package_changes(read: Read, old: Entry, new: Entry) -> tuple[tuple[PackageChange, ...], tuple[str, ...]]:
     """The changes by package in order of names, and notes on databases that could not be read."""
+    read = lru_cache(maxsize=256)(read)  # every package's files are looked for along the same directories
     changes: list[PackageChange] = []
     notes: list[str] = []
     for manager in _MANAGERS:
