@@ -24,6 +24,7 @@ class FakeApi:
         self.node: dict[str, Any] = {"name": "node1", "provision_state": "active", "target_power_state": None}
         self.once: str | None = None
         self.boots: list[dict[str, Any]] = []
+        self.asked: list[str] = []
 
     def get(self, *path: str, **query: Any) -> Any:
         return self.boots[:1] if path[-1] == "boots" else dict(self.node)
@@ -33,7 +34,7 @@ class FakeApi:
             assert body["once"]
             self.once = body["label"]
         else:
-            assert body["target"] == "reboot"
+            self.asked.append(body["target"])
             labels = {item.name: item.commit for item in self.repository.labels()}
             commit = labels[self.once or "main"]
             outcome = "failed" if commit in self.broken else "succeeded"
@@ -83,6 +84,7 @@ def test_a_commit_is_good_when_the_machine_boots_it_and_bad_when_not(
         assert machine.run(made[1]) == BAD
 
     assert [boot["label"] for boot in api.boots[::-1]] == [made[0].short_id, made[1].short_id, "main"]
+    assert api.asked == ["reboot", "reboot", "cycle"]  # what hangs is not asked
 
 
 def test_the_commands_status_on_the_machine_is_the_trials(

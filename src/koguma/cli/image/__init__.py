@@ -27,9 +27,7 @@ class ImageGroup(LazyGroup):
             "commit": Command("koguma.cli.image.making", "Commit a directory, or what `edit` changed."),
         },
         "Examine history": {
-            "log": Command(
-                "koguma.cli.image.history", "Show commits, of some paths too, and draw how they hang together."
-            ),
+            "log": Command("koguma.cli.image.history", "Show commits, newest first; --graph draws them."),
             "show": Command("koguma.cli.image.history", "Show a commit, or a file of one."),
             "diff": Command(
                 "koguma.cli.image.history", "Show what changed between two commits, and what a reboot means."

@@ -46,6 +46,7 @@ class BootTrial:
         self._say = say
         self._booted = False
         self._reason = ""
+        self._hangs = False
 
     def __enter__(self) -> Self:
         node = self._client.get("nodes", self._node)
@@ -81,7 +82,8 @@ class BootTrial:
         self._booted = True
         self._reboot(node)
         record = self._wait_for_boot(before)
-        if record["outcome"] != "succeeded":
+        self._hangs = record["outcome"] != "succeeded"
+        if self._hangs:
             self._say(f"{self._node}: the boot {record['outcome']}: {record['reason']}")
             return BAD
         if record.get("commit") not in (None, commit.id):
@@ -110,12 +112,12 @@ class BootTrial:
         return names.get("commit") or next(iter(names.values()), None)
 
     def _reboot(self, node: dict[str, Any]) -> None:
-        """A machine in use is asked to reboot, one that waits is switched off and on; what is under way ends first."""
+        """Reboot a machine that runs, switch one that hangs off and on; what is under way ends first."""
         deadline = time.monotonic() + _POWER_WAIT_S
         while node["target_power_state"] is not None and time.monotonic() < deadline:
             time.sleep(POLL_S)
             node = self._client.get("nodes", self._node)
-        action = "reboot" if node["provision_state"] == "active" else "cycle"
+        action = "reboot" if node["provision_state"] == "active" and not self._hangs else "cycle"
         self._client.put("nodes", self._node, "power", body={"target": action})
 
     def _newest_boot(self) -> str | None:
