@@ -31,6 +31,7 @@ from typing import Any
 import httpx
 
 from koguma.boot.handover import handover
+from koguma.lab.machine import CPU
 from results import Row, publish, row
 
 KOGUMA = Path(sys.executable).with_name("koguma")
@@ -147,7 +148,7 @@ def _floor_qemu(kernel: Path, initrd: Path, image: Path, console: Path) -> list[
     return [
         "qemu-system-x86_64", "-nodefaults", "-no-user-config", "-machine", "pc,graphics=off",
         "-accel", "tcg,thread=multi",
-        "-cpu", "max", "-smp", "2", "-m", "2560", "-display", "none", "-serial", f"file:{console}",
+        "-cpu", CPU, "-smp", "2", "-m", "2560", "-display", "none", "-serial", f"file:{console}",
         "-kernel", str(kernel), "-initrd", str(initrd), "-append", "boot=koguma console=ttyS0,115200",
         "-drive", f"file={image},format=raw,if=virtio,readonly=on",
         "-netdev", "user,id=net0", "-device", "virtio-net-pci,netdev=net0,mac=52:54:00:f1:00:01,romfile=",

@@ -9,10 +9,10 @@ from typing import Self
 
 from bootserver import TOKEN, UUID, BootServer
 
+from koguma.lab.machine import CPU
+
 MAC = "52:54:00:6b:67:01"
 MEMORY_MB = 2560
-CPU = "max,-erms,-fsrm"
-"""Emulated byte-wise string instructions are what the guest's kernel would choose, and are many times slower."""
 
 
 class Machine:
