@@ -150,8 +150,9 @@ def commit_edit(
             with FileHasher(writer) as hasher:
                 apply_upper(os.fsencode(folder / "upper"), draft, hasher, keep_times=keep_times)
             made = repository.add_commit(writer, store_root(draft, writer), [base.id], message, author=author)
-        _write_session(folder, Session(base.id, made.id))
-        done = repository.publish(made, branch, base.id)
+            writer.finish()
+            _write_session(folder, Session(base.id, made.id))
+            done = repository.publish(made, branch, base.id)
         remove_tree(folder)
         return done
 

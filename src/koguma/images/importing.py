@@ -77,7 +77,8 @@ def import_tar(
         except TreeError as error:
             raise TreeError(f"{error} ({place})") from None
         commit = repository.add_commit(writer, store_root(root, writer), [base] if base else [], message)
-    return repository.publish(commit, branch, base)
+        writer.finish()
+        return repository.publish(commit, branch, base)
 
 
 def read_tar(file: IO[bytes], writer: ObjectWriter, progress: Callable[[int], None] | None = None) -> Folder:

@@ -6,30 +6,26 @@ record's checksum; `fsck` verifies the digest. Writing goes through an ObjectWri
 
 from __future__ import annotations
 
-import fcntl
 import os
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, NamedTuple, Self, cast
+from typing import IO, Any, NamedTuple, Self, TypeVar, cast
 
 import zstandard
 
+from koguma.images.condemned import Stage, read_condemned
 from koguma.images.errors import CorruptError, ObjectMissingError, RevisionError
-from koguma.images.files import locked, storage_errors, write_all
-from koguma.images.packs import (
-    INDEX_SUFFIX,
-    RAW,
-    ZSTD,
-    PackReader,
-    PackWriter,
-    Stored,
-    record_header,
-    remove_leftovers,
-)
+from koguma.images.files import storage_errors, write_all
+from koguma.images.packfiles import INDEX_SUFFIX, remove_leftovers, visible_packs
+from koguma.images.packindex import Place
+from koguma.images.packs import RAW, ZSTD, PackReader, PackWriter, Stored, record_header
+from koguma.images.writerlock import writing
+
+T = TypeVar("T")
 
 BLOB, TREE, COMMIT = (ord(letter) for letter in "btc")
 """What an object was stored as. It orders packs and narrows searches; identity is the content alone."""
@@ -73,42 +69,58 @@ class ObjectStore:
 
     def __init__(self, directory: Path, lock: Path) -> None:
         self.directory = directory
-        self._lock = lock
+        self.lock = lock
+        self.broken: dict[str, str] = {}
+        """Packs whose index cannot be used, and why: `fsck` reports them, what is elsewhere stays readable."""
         self._readers: dict[str, PackReader] = {}
+        self._condemned: dict[str, PackReader] = {}
         self._refreshing = threading.Lock()
         self.refresh()
 
     def refresh(self) -> bool:
         """Look for packs that appeared or went away; whether there was a change."""
         with self._refreshing:
-            names = {name for name in os.listdir(self.directory) if name.endswith(INDEX_SUFFIX)}  # noqa: PTH208 - thousands of packs may lie here; Path objects would double the time of `log`
-            if names == self._readers.keys():
-                return False
-            readers = {name: self._readers.get(name) or PackReader(self.directory / name) for name in names}
-            self._readers = dict(sorted(readers.items(), key=lambda item: len(item[1]), reverse=True))
-            return True
+            while True:
+                staying, going = self._listed()
+                if staying == self._readers.keys() | self.broken.keys() and going == self._condemned.keys():
+                    return False
+                try:
+                    self._load(staying, going)
+                except FileNotFoundError:
+                    continue  # gc removed it since it was listed
+                return True
 
     def packs(self) -> list[PackReader]:
+        """The packs that stay, the largest first."""
         return list(self._readers.values())
 
     def close(self) -> None:
-        for reader in self._readers.values():
+        for reader in (*self._readers.values(), *self._condemned.values()):
             reader.close()
-        self._readers = {}
+        self._readers, self._condemned = {}, {}
 
     def contains(self, object_id: bytes) -> bool:
-        """Whether an object is stored, as far as the packs known now tell; `refresh` looks for newer ones."""
+        """Whether an object is stored to stay, with all it refers to, as far as the packs known now tell.
+
+        Writers ask this. What gc is about to remove is not contained, though it can still be read.
+        """
         return any(reader.find(object_id) for reader in self._readers.values())
+
+    def readable(self, object_id: bytes) -> bool:
+        """Whether an object can be read, in a pack that gc is about to remove, too."""
+        try:
+            self._find(object_id)
+        except ObjectMissingError:
+            return False
+        return True
 
     def describe(self, object_id: bytes) -> Stored:
         """Kind and sizes of an object. Raises ObjectMissingError."""
-        reader, (offset, _) = self._find(object_id)
-        return reader.header(object_id, offset)
+        return self._reading(object_id, lambda reader, place: reader.header(object_id, place[0]))
 
     def read(self, object_id: bytes) -> bytes:
         """The whole content of an object. Raises ObjectMissingError or CorruptError."""
-        reader, place = self._find(object_id)
-        return self._content(*reader.payload(object_id, place))
+        return self._content(*self._reading(object_id, lambda reader, place: reader.payload(object_id, place)))
 
     def read_verified(self, object_id: bytes) -> bytes:
         """As `read`, but the digest is verified too: for the objects that everything else hangs on."""
@@ -119,7 +131,7 @@ class ObjectStore:
 
     def chunks(self, object_id: bytes) -> Iterator[bytes]:
         """The content of an object in pieces, for contents too large to hold; checked when the last piece is read."""
-        reader, _ = self._find(object_id)
+        reader = self._reading(object_id, _opened)
         yield from self.chunks_in(reader, object_id)
 
     def chunks_in(self, reader: PackReader, object_id: bytes) -> Iterator[bytes]:
@@ -153,38 +165,74 @@ class ObjectStore:
     def writing(self) -> Iterator[ObjectWriter]:
         """A writer whose objects become visible together, when the block ends without an exception.
 
-        Many writers may work at once; gc waits for all of them. The first one clears away what dead ones left.
+        Many writers may work at once. Move the ref inside the block, after `writer.finish()`: gc leaves alone what a
+        writer found until the block ends. The block begins by clearing away what dead writers left and may end by
+        merging small packs.
         """
-        with storage_errors("a commit"), self._lock_for_writing():
-            self.refresh()
-            with ObjectWriter(self) as writer:
-                yield writer
-            self.refresh()
+        with storage_errors("a commit"):
+            with writing(self.lock):
+                remove_leftovers(self.directory)
+                self.refresh()
+                with ObjectWriter(self) as writer:
+                    yield writer
+                self.refresh()
+            from koguma.images.repack import merge_if_many  # noqa: PLC0415 - it imports this module
 
-    @contextmanager
-    def _lock_for_writing(self) -> Iterator[None]:
-        self._clear_leftovers()
-        with locked(self._lock, shared=True, what="the object store"):
-            yield
+            merge_if_many(self)
 
-    def _clear_leftovers(self) -> None:
-        descriptor = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    def condemned_names(self) -> frozenset[str]:
+        """The packs that gc is about to remove; none when the list is damaged, as `fsck` says."""
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            remove_leftovers(self.directory)
-        except BlockingIOError:
-            return  # somebody is writing; whoever writes alone next clears up
-        finally:
-            os.close(descriptor)
+            found = read_condemned(self.directory)
+        except CorruptError:
+            return frozenset()
+        return found.packs if found else frozenset()
 
-    def _find(self, object_id: bytes) -> tuple[PackReader, tuple[int, int]]:
+    def _listed(self) -> tuple[set[str], set[str]]:
+        """The packs that stay and those that can only be read. The list of the latter is read last: see FORMAT.md."""
+        visible = visible_packs(os.listdir(self.directory))  # noqa: PTH208 - `log` starts with this
+        try:
+            found = read_condemned(self.directory)
+        except CorruptError:
+            found = None
+        if found is None:
+            return visible, set()
+        return visible - found.packs, visible & found.packs if found.stage is Stage.WAITING else set()
+
+    def _load(self, staying: set[str], going: set[str]) -> None:
+        known = self._readers | self._condemned
+        loaded: dict[str, PackReader] = {}
+        broken = {}
+        for name in staying | going:
+            try:
+                loaded[name] = known.get(name) or PackReader(self.directory / (name + INDEX_SUFFIX))
+            except CorruptError as error:
+                broken[name] = str(error)
+        readers = [(name, reader) for name, reader in loaded.items() if name in staying]
+        self._readers = dict(sorted(readers, key=lambda item: len(item[1]), reverse=True))
+        self._condemned = {name: reader for name, reader in loaded.items() if name in going}
+        self.broken = {name: why for name, why in broken.items() if name in staying}
+
+    def _find(self, object_id: bytes) -> tuple[PackReader, Place]:
         for _ in range(2):
-            for reader in self._readers.values():
+            for reader in (*self._readers.values(), *self._condemned.values()):
                 if place := reader.find(object_id):
                     return reader, place
             if not self.refresh():
                 break
-        raise ObjectMissingError(f"object {object_id.hex()} is in no pack ({self.directory})")
+        damaged = f"; {len(self.broken)} packs have a damaged index, koguma image fsck says more" if self.broken else ""
+        raise ObjectMissingError(f"object {object_id.hex()} is in no pack ({self.directory}){damaged}")
+
+    def _reading(self, object_id: bytes, read: Callable[[PackReader, Place], T]) -> T:
+        """Find an object and read it; once more when its pack was merged into another before it was opened."""
+        try:
+            return read(*self._find(object_id))
+        except FileNotFoundError:
+            self.refresh()
+        try:
+            return read(*self._find(object_id))
+        except FileNotFoundError as error:
+            raise ObjectMissingError(f"object {object_id.hex()} is in a pack that is gone ({error.filename})") from None
 
     def _content(self, found: Stored, payload: bytes) -> bytes:
         try:
@@ -238,12 +286,24 @@ class ObjectWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        packs = [*self._full, self._pack] if self._pack else self._full
-        for pack in packs:
+        try:
             if kind is None:
-                pack.finish()
-            else:
+                self.finish()
+        finally:
+            for pack in self._packs():
                 pack.abandon()
+
+    def finish(self) -> None:
+        """Make everything added so far durable and visible, so that a ref may name it."""
+        with self._guard:
+            taken = self._store.condemned_names()
+            for pack in self._packs():
+                pack.finish(taken=taken)
+            self._full, self._pack = [], None
+        self._store.refresh()
+
+    def _packs(self) -> list[PackWriter]:
+        return [*self._full, self._pack] if self._pack else self._full
 
     def claim(self, object_id: bytes) -> bool:
         """Whether the caller is the one to store this object: it is not stored yet and nobody else claimed it."""
@@ -296,6 +356,12 @@ class ObjectWriter:
     def _count(self, stored: int) -> None:
         self.objects += 1
         self.stored_bytes += stored
+
+
+def _opened(reader: PackReader, _place: Place) -> PackReader:
+    """The reader with its pack open, so that it can be read to the end whatever gc removes meanwhile."""
+    reader.read_at(0, 1)
+    return reader
 
 
 def _write(descriptor: int, data: bytes) -> None:

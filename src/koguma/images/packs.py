@@ -1,31 +1,28 @@
 """Packs: many objects in one file, found through an index. FORMAT.md draws every byte.
 
 This module owns the bytes of pack and index files. It knows nothing of what objects mean: `objects` decides what is
-stored, hashed and compressed. A pack is written under a temporary name and appears whole, index last; a pack without an
-index is invisible.
+stored, hashed and compressed. A pack is written under a temporary name, locked by its writer, and appears whole: its
+index is renamed first, then the pack itself; only a pair of both is visible.
 """
 
 from __future__ import annotations
 
-import mmap
 import os
 import struct
+import threading
 import zlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Container, Iterable, Iterator
 from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 
 from koguma.images.errors import CorruptError
-from koguma.images.files import sync_directory, write_all
+from koguma.images.files import write_all
+from koguma.images.packfiles import PACK_SUFFIX, create_temporary, install_pack, pack_name
+from koguma.images.packindex import Place, encode_index, load_index
 
 PACK_MAGIC = b"KOGUPACK"
-INDEX_MAGIC = b"KOGUINDX"
 VERSION = 1
-PACK_SUFFIX = ".pack"
-INDEX_SUFFIX = ".idx"
-TEMPORARY_PREFIX = ".new-"
 
 RAW = 0
 ZSTD = 1
@@ -34,12 +31,6 @@ PACK_HEADER = struct.Struct("<8sII")
 """Magic, version, zero."""
 RECORD = struct.Struct("<IBBHQQ32s")
 """CRC-32 of the rest of the record, kind, codec, zero, stored bytes, size in bytes, id."""
-INDEX_HEADER = struct.Struct("<8sII")
-"""Magic, version, number of entries."""
-PLACE = struct.Struct("<QQ")
-"""Offset of the record in the pack, stored bytes of its payload."""
-FANOUT_BYTES = 256 * 4
-
 _BUFFER_BYTES = 4 * 1024 * 1024
 _COPY_BYTES = 1024 * 1024
 
@@ -67,9 +58,8 @@ class PackWriter:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._temporary = directory / f"{TEMPORARY_PREFIX}{os.getpid()}-{os.urandom(6).hex()}"
-        self._fd = os.open(self._temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
-        self._places: dict[bytes, tuple[int, int]] = {}
+        self._temporary, self._fd = create_temporary(directory)
+        self._places: dict[bytes, Place] = {}
         self._pending: list[bytes] = [PACK_HEADER.pack(PACK_MAGIC, VERSION, 0)]
         self._pending_bytes = PACK_HEADER.size
         self.size_bytes = PACK_HEADER.size
@@ -101,31 +91,52 @@ class PackWriter:
         self._places[object_id] = (start, stored)
         self.size_bytes = start + RECORD.size + stored
 
-    def finish(self) -> None:
-        """Make the pack durable and visible. An empty pack just disappears."""
+    def append_record(self, object_id: bytes, record: bytes) -> None:
+        """Append a whole record of another pack; it says nothing of where it lies, so its bytes stay the same."""
+        self._places[object_id] = (self.size_bytes, len(record) - RECORD.size)
+        self._pending.append(record)
+        self._pending_bytes += len(record)
+        self.size_bytes += len(record)
+        if self._pending_bytes >= _BUFFER_BYTES:
+            self._flush()
+
+    def append_record_pieces(self, object_id: bytes, stored: int, pieces: Iterable[bytes]) -> None:
+        """As `append_record`, of a record too large to hold."""
+        self._flush()
+        os.lseek(self._fd, self.size_bytes, os.SEEK_SET)
+        self._places[object_id] = (self.size_bytes, stored)
+        for piece in pieces:
+            write_all(self._fd, piece)
+            self.size_bytes += len(piece)
+
+    def finish(self, written_at: float | None = None, taken: Container[str] = ()) -> str | None:
+        """Make the pack durable and visible; returns its name. An empty pack just disappears and has none.
+
+        `written_at` is the time gc is to take its objects for written; now otherwise. The pack gets none of the names
+        in `taken`, which are those of packs with the very same objects that are being removed.
+        """
         if not self._places:
             self.abandon()
-            return
-        self._flush()
-        os.fsync(self._fd)
-        index = encode_index(self._places, self.size_bytes)
-        name = "pack-" + sha256(index).hexdigest()[:32]
-        pack, final = self._directory / (name + PACK_SUFFIX), self._directory / (name + INDEX_SUFFIX)
-        temporary = self._temporary.with_name(self._temporary.name + INDEX_SUFFIX)
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+            return None
+        while pack_name(encode_index(self._places, self.size_bytes)) in taken:
+            filler = os.urandom(32)
+            filler_id = sha256(filler).digest()
+            self.append(filler_id, record_header(filler_id, ord("b"), RAW, len(filler), filler), filler)
         try:
-            write_all(descriptor, index)
-            os.fsync(descriptor)
+            self._flush()
+            if written_at is not None:
+                os.utime(self._fd, (written_at, written_at))
+            os.fsync(self._fd)
+            return install_pack(self._temporary, encode_index(self._places, self.size_bytes))
         finally:
-            os.close(descriptor)
-        self._temporary.rename(pack)
-        temporary.rename(final)
-        sync_directory(self._directory)
-        os.close(self._fd)
+            self.abandon()
 
     def abandon(self) -> None:
-        self._temporary.unlink(missing_ok=True)
-        os.close(self._fd)
+        """Let go of the temporary file, which is gone already when the pack was finished."""
+        if self._fd >= 0:
+            self._temporary.unlink(missing_ok=True)
+            os.close(self._fd)
+            self._fd = -1
 
     def _flush(self) -> None:
         if self._pending:
@@ -134,80 +145,27 @@ class PackWriter:
             self._pending, self._pending_bytes = [], 0
 
 
-def encode_index(places: dict[bytes, tuple[int, int]], pack_bytes: int) -> bytes:
-    """The bytes of the index of a pack with these objects: id -> (offset, stored bytes)."""
-    ids = sorted(places)
-    counts = [0] * 256
-    for object_id in ids:
-        counts[object_id[0]] += 1
-    fanout, total = [], 0
-    for count in counts:
-        total += count
-        fanout.append(total)
-    body = b"".join(
-        (
-            INDEX_HEADER.pack(INDEX_MAGIC, VERSION, len(ids)),
-            struct.pack("<256I", *fanout),
-            b"".join(ids),
-            b"".join([PLACE.pack(*places[object_id]) for object_id in ids]),
-            struct.pack("<Q", pack_bytes),
-        )
-    )
-    return body + sha256(body).digest()
-
-
-@dataclass(slots=True)
-class _Index:
-    """The mapped index: a bisection over sorted ids within the range the first byte gives."""
-
-    data: mmap.mmap
-    count: int
-
-    @property
-    def ids_at(self) -> int:
-        return INDEX_HEADER.size + FANOUT_BYTES
-
-    @property
-    def places_at(self) -> int:
-        return self.ids_at + 32 * self.count
-
-    def bounds(self, first: int) -> tuple[int, int]:
-        low = 0 if first == 0 else struct.unpack_from("<I", self.data, INDEX_HEADER.size + 4 * (first - 1))[0]
-        return low, struct.unpack_from("<I", self.data, INDEX_HEADER.size + 4 * first)[0]
-
-    def position(self, prefix: bytes) -> int:
-        """Where the first id not below `prefix` is, within its first byte's range."""
-        low, high = self.bounds(prefix[0])
-        data, base, length = self.data, self.ids_at, len(prefix)
-        while low < high:
-            middle = (low + high) // 2
-            at = base + 32 * middle
-            if data[at : at + length] < prefix:
-                low = middle + 1
-            else:
-                high = middle
-        return low
-
-    def id_at(self, position: int) -> bytes:
-        at = self.ids_at + 32 * position
-        return self.data[at : at + 32]
-
-    def place_at(self, position: int) -> tuple[int, int]:
-        place: tuple[int, int] = PLACE.unpack_from(self.data, self.places_at + PLACE.size * position)
-        return place
-
-
 class PackReader:
     """Reads one finished pack; safe to use from several threads."""
 
     def __init__(self, index_path: Path) -> None:
         self.index_path = index_path
         self.path = index_path.with_suffix(PACK_SUFFIX)
-        self._index = _load_index(index_path)
+        self._index = load_index(index_path)
         self._fd = -1
+        self._opening = threading.Lock()
 
     def __len__(self) -> int:
         return self._index.count
+
+    @property
+    def name(self) -> str:
+        return self.path.stem
+
+    @property
+    def size_bytes(self) -> int:
+        """Length of the pack as its index has it."""
+        return self._index.pack_bytes
 
     def close(self) -> None:
         self._index.data.close()
@@ -215,37 +173,47 @@ class PackReader:
             os.close(self._fd)
             self._fd = -1
 
-    def find(self, object_id: bytes) -> tuple[int, int] | None:
+    def __del__(self) -> None:
+        # A reader whose pack gc removed is dropped by the store while other threads may still read through it.
+        if getattr(self, "_fd", -1) >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def find(self, object_id: bytes) -> Place | None:
         """Offset and stored bytes of an object, or None when it is not in this pack."""
-        index = self._index
-        position = index.position(object_id)
-        if position < index.count and index.id_at(position) == object_id:
-            return index.place_at(position)
-        return None
+        return self._index.find(object_id)
 
     def ids_with_prefix(self, prefix: bytes, odd_digit: int | None) -> Iterator[bytes]:
         """Ids that start with `prefix` and, when given, with the hex digit `odd_digit` after it."""
-        index = self._index
-        start = prefix if odd_digit is None else prefix + bytes([odd_digit << 4])
-        position = index.position(start)
-        while position < index.count:
-            object_id = index.id_at(position)
-            if not object_id.startswith(prefix):
-                return
-            if odd_digit is not None and object_id[len(prefix)] >> 4 != odd_digit:
-                return
-            yield object_id
-            position += 1
+        return self._index.with_prefix(prefix, odd_digit)
 
     def ids(self) -> Iterator[bytes]:
         for position in range(self._index.count):
             yield self._index.id_at(position)
 
+    def places(self) -> dict[bytes, Place]:
+        """Offset and stored bytes of every object, by id."""
+        return self._index.places()
+
+    def record(self, object_id: bytes, place: Place) -> bytes:
+        """The whole record as it lies in the pack, its checksum verified; for copies."""
+        found, payload = self.payload(object_id, place)
+        return struct.pack("<I", found.crc) + _body(found) + payload
+
+    def record_pieces(self, found: Stored) -> Iterator[bytes]:
+        """As `record`, of one too large to hold; the checksum is verified after the last piece."""
+        yield struct.pack("<I", found.crc) + _body(found)
+        yield from self.payload_chunks(found)
+
+    def read_at(self, offset: int, size: int) -> bytes:
+        """Bytes of the pack as they lie, fewer at its end; for `fsck`, which reads all in order."""
+        return os.pread(self._file(), size, offset)
+
     def header(self, object_id: bytes, offset: int) -> Stored:
         """The record's own description, checked against the id that was asked for."""
         return self._described(os.pread(self._file(), RECORD.size, offset), object_id, offset)
 
-    def payload(self, object_id: bytes, place: tuple[int, int]) -> tuple[Stored, bytes]:
+    def payload(self, object_id: bytes, place: Place) -> tuple[Stored, bytes]:
         """A whole record in one read, its checksum verified."""
         offset, stored = place
         data = os.pread(self._file(), RECORD.size + stored, offset)
@@ -256,8 +224,11 @@ class PackReader:
 
     def payload_chunks(self, found: Stored) -> Iterator[bytes]:
         """The payload of a large record piece by piece; the checksum is verified after the last."""
-        body = RECORD.pack(0, found.kind, found.codec, 0, found.stored, found.size, found.id)[4:]
-        crc, position, end = zlib.crc32(body), found.offset + RECORD.size, found.offset + RECORD.size + found.stored
+        crc, position, end = (
+            zlib.crc32(_body(found)),
+            found.offset + RECORD.size,
+            found.offset + RECORD.size + found.stored,
+        )
         while position < end:
             chunk = os.pread(self._file(), min(_COPY_BYTES, end - position), position)
             if not chunk:
@@ -270,10 +241,8 @@ class PackReader:
 
     def verify_index(self) -> None:
         """Check the index's own digest and the pack's header and size. Raises CorruptError."""
-        data = bytes(self._index.data)
-        if sha256(data[:-32]).digest() != data[-32:]:
-            raise CorruptError(f"an index must match its own digest ({self.index_path})")
-        expected = struct.unpack_from("<Q", data, len(data) - 40)[0]
+        self._index.verify(self.index_path)
+        expected = self.size_bytes
         actual = os.fstat(self._file()).st_size
         if expected != actual:
             raise CorruptError(f"a pack must have the {expected} bytes its index says, got {actual} ({self.path})")
@@ -290,34 +259,15 @@ class PackReader:
 
     def _file(self) -> int:
         if self._fd < 0:
-            self._fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+            with self._opening:
+                if self._fd < 0:
+                    self._fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
         return self._fd
 
     def _corrupt(self, object_id: bytes, why: str) -> CorruptError:
         return CorruptError(f"object {object_id.hex()} cannot be read: {why} ({self.path})")
 
 
-def _load_index(path: Path) -> _Index:
-    with path.open("rb") as file:
-        data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    if len(data) < INDEX_HEADER.size:
-        raise CorruptError(f"an index must have at least {INDEX_HEADER.size} bytes, got {len(data)} ({path})")
-    magic, version, count = INDEX_HEADER.unpack_from(data)
-    expected = INDEX_HEADER.size + FANOUT_BYTES + count * (32 + PLACE.size) + 8 + 32
-    if magic != INDEX_MAGIC or version != VERSION or len(data) != expected:
-        raise CorruptError(f"an index must be version {VERSION} and have {expected} bytes, got {len(data)} ({path})")
-    return _Index(data, count)
-
-
-def remove_leftovers(directory: Path) -> list[Path]:
-    """Remove what writers that died left behind; the caller holds the object lock alone, so no writer is at work.
-
-    A pack without an index is one whose writer died between its two renames.
-    """
-    removed = []
-    for path in sorted(directory.iterdir()):
-        orphan = path.suffix == PACK_SUFFIX and not path.with_suffix(INDEX_SUFFIX).exists()
-        if path.name.startswith(TEMPORARY_PREFIX) or orphan:
-            path.unlink()
-            removed.append(path)
-    return removed
+def _body(found: Stored) -> bytes:
+    """A record's header without its checksum."""
+    return RECORD.pack(0, found.kind, found.codec, 0, found.stored, found.size, found.id)[4:]

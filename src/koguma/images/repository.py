@@ -240,7 +240,8 @@ class Repository:
                 progress=progress,
             )
             commit = self.add_commit(writer, root, [base] if base else [], message, author=author, notes=notes)
-        return self._publish(commit, branch, base)
+            writer.finish()
+            return self._publish(commit, branch, base)
 
     def add_commit(
         self,
@@ -266,7 +267,8 @@ class Repository:
         return replace(commit, id=writer.add(COMMIT, commit.to_bytes()).hex())
 
     def _publish(self, commit: Commit, branch: str, base: str | None) -> Committed:
-        """Point the branch at the commit, unless it moved meanwhile."""
+        """Point the branch at the commit, unless it moved meanwhile. Call it while its writer is open, finished:
+        gc leaves alone what a writer found until then."""
         if commit.id == base:
             return Committed(commit, created=False)
         reason = f"commit: {commit.subject}"

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from koguma.images.condemned import Stage, write_condemned
 from koguma.images.errors import CorruptError, ImageError, ObjectMissingError
 from koguma.images.objects import BLOB, STREAM_MIN_BYTES, ObjectStore
 from koguma.images.packs import PackReader
+from koguma.images.repack import SMALL_PACKS_MAX, merge_count
 
 CONTENTS = [b"", b"short", b"compressible " * 100, os.urandom(300), bytes(100_000)]
 
@@ -65,11 +67,77 @@ def test_writing_that_fails_leaves_nothing_behind(store: ObjectStore) -> None:
 
 def test_leftovers_of_dead_writers_are_cleared_by_the_next_one(store: ObjectStore) -> None:
     (store.directory / ".new-1-ab").write_bytes(b"half a pack")
-    (store.directory / "pack-1234.pack").write_bytes(b"a pack whose index was never written")
+    (store.directory / "pack-1234.idx").write_bytes(b"an index whose pack was never renamed")
 
     _fill(store)
 
     assert sorted(path.suffix for path in store.directory.iterdir()) == [".idx", ".pack"]
+
+
+def test_a_living_writer_keeps_its_unfinished_pack_while_others_clear_up(store: ObjectStore) -> None:
+    other = ObjectStore(store.directory, store.lock)
+    with store.writing() as writer:
+        first = writer.add(BLOB, b"written before the other writer came")
+        with other.writing() as another:
+            second = another.add(BLOB, b"written by the other")
+
+    assert store.contains(first)
+    assert store.contains(second)
+
+
+def test_a_pack_that_lost_its_index_is_kept_for_its_repair(store: ObjectStore) -> None:
+    (store.directory / "pack-1234.pack").write_bytes(b"a pack whose index was lost")
+
+    _fill(store)
+
+    assert (store.directory / "pack-1234.pack").exists()
+
+
+def test_a_pack_never_gets_the_name_of_one_that_is_being_removed(store: ObjectStore) -> None:
+    ids = _fill(store)
+    (old,) = store.packs()
+    write_condemned(store.directory, Stage.WAITING, [old.name])
+
+    assert _fill(store) == ids
+    store.refresh()
+
+    assert [pack.name for pack in store.packs()] != [old.name]
+    assert all(store.contains(item) for item in ids)
+
+
+def test_condemned_packs_can_be_read_until_they_are_being_removed(store: ObjectStore) -> None:
+    ids = _fill(store)
+    names = [pack.name for pack in store.packs()]
+
+    write_condemned(store.directory, Stage.WAITING, names)
+    store.refresh()
+    assert store.read(ids[1]) == b"short"
+    assert not store.contains(ids[1])
+
+    write_condemned(store.directory, Stage.REMOVING, names)
+    assert not ObjectStore(store.directory, store.lock).readable(ids[1])
+
+
+def test_many_small_packs_are_merged_and_nothing_is_lost(store: ObjectStore) -> None:
+    reader = ObjectStore(store.directory, store.lock)
+    ids = []
+    for number in range(200):
+        with store.writing() as writer:
+            ids.append(writer.add(BLOB, b"content %d " % number * 30))
+        if number == 5:
+            reader.refresh()
+
+    assert len(store.packs()) <= SMALL_PACKS_MAX + 1
+    assert [store.read(item) for item in ids] == [b"content %d " % number * 30 for number in range(200)]
+    assert reader.read(ids[3]).startswith(b"content 3"), "a reader that knew the old packs finds the new ones"
+
+
+@pytest.mark.parametrize(
+    ("sizes", "count"),
+    [([], 0), ([5], 0), ([1, 1], 2), ([1, 2], 0), ([1, 1, 1, 100], 3), ([3, 5, 20], 2), ([10, 60, 60], 0)],
+)
+def test_packs_are_merged_until_each_has_twice_the_bytes_of_all_smaller_ones(sizes: list[int], count: int) -> None:
+    assert merge_count(sizes, 100) == count
 
 
 def test_a_large_object_is_stored_and_read_in_pieces(store: ObjectStore) -> None:

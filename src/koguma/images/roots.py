@@ -1,0 +1,72 @@
+"""What keeps commits: every place of a repository that names one.
+
+gc keeps what `roots` gives, whoever wrote it down: it reads names as texts and understands none of them, so that a
+place it has never heard of costs space and never a commit.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from koguma.images.repository import Repository
+
+REFLOG_KEEP_S = 90 * 24 * 3600
+"""How long a log's line keeps what it names."""
+_TEXT_MAX_BYTES = 1024 * 1024
+_ID = re.compile(rb"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
+_STATE_FOLDERS = ("edit/*", "bisect", "state", "mounts", "merge")
+"""Besides files at the top: where operations that take a while write down which commits they are about."""
+
+
+@dataclass(frozen=True, slots=True)
+class Roots:
+    refs: frozenset[bytes]
+    """Commits that refs name: they and all they reach must be there."""
+    others: frozenset[bytes]
+    """Commits and trees that logs, pending edits and other operations name; some may be gone, ids of other things
+    among them do no harm."""
+    shallow: frozenset[bytes]
+    """Commits whose parents may be absent."""
+
+
+def roots(repository: Repository, *, reflog_keep_s: float = REFLOG_KEEP_S) -> Roots:
+    """Everything that refers to commits now."""
+    path = repository.path
+    refs = frozenset(_ids(file for file in _files(path / "refs")))
+    others = {item for file in _files(path / "logs") for item in _logged(file, time.time() - reflog_keep_s)}
+    others.update(_ids(file for file in path.iterdir() if file.is_file()))
+    for pattern in _STATE_FOLDERS:
+        others.update(_ids(file for folder in path.glob(pattern) if folder.is_dir() for file in folder.iterdir()))
+    return Roots(refs, frozenset(others) - refs, read_shallow(path))
+
+
+def read_shallow(path: Path) -> frozenset[bytes]:
+    """The commits at which a shallow repository's history ends."""
+    return frozenset(_ids([path / "shallow"]))
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    return (file for file in folder.rglob("*") if not file.name.startswith("."))
+
+
+def _ids(files: Iterator[Path] | list[Path]) -> Iterator[bytes]:
+    for file in files:
+        if file.is_file() and not file.is_symlink() and file.stat().st_size <= _TEXT_MAX_BYTES:
+            yield from (bytes.fromhex(found.decode()) for found in _ID.findall(file.read_bytes()))
+
+
+def _logged(log: Path, since: float) -> Iterator[bytes]:
+    """The ids in a log's lines that are young enough; a line without a time counts."""
+    if not log.is_file():
+        return
+    for line in log.read_bytes().split(b"\n"):
+        words = line.split(b"\t")[0].split(b" ")
+        if len(words) == 3 and words[2].isdigit() and int(words[2]) < since:
+            continue
+        yield from (bytes.fromhex(found.decode()) for found in _ID.findall(line))
