@@ -94,6 +94,10 @@ class ObjectStore:
         """The packs that stay, the largest first."""
         return list(self._readers.values())
 
+    def condemned(self) -> list[PackReader]:
+        """The packs that can be read, but that gc is about to remove."""
+        return list(self._condemned.values())
+
     def close(self) -> None:
         for reader in (*self._readers.values(), *self._condemned.values()):
             reader.close()

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 
 from koguma.images.commits import decode_commit
 from koguma.images.errors import CorruptError, ObjectMissingError
-from koguma.images.objects import ObjectStore
+from koguma.images.objects import COMMIT, TREE, ObjectStore
 from koguma.images.trees import DIRECTORY, FILE, decode, read_root
 
 Missing = Callable[[bytes, Exception], None]
@@ -39,6 +39,23 @@ def mark(
         mark_root(store, bytes.fromhex(commit.tree), seen, missing)
         parents = [bytes.fromhex(parent) for parent in commit.parents]
         waiting += parents if commit_id not in shallow else [parent for parent in parents if store.contains(parent)]
+
+
+def mark_any(store: ObjectStore, object_id: bytes, seen: set[bytes], shallow: frozenset[bytes]) -> None:
+    """Add an object of whatever kind and all it reaches, as far as it is there; an id of nothing adds nothing."""
+    if object_id in seen or not store.readable(object_id):
+        return
+    found = store.describe(object_id)
+    if found.kind == COMMIT:
+        mark(store, [object_id], seen, shallow=shallow, missing=ignore)
+    elif found.kind == TREE:
+        mark_tree(store, object_id, seen, ignore)  # a root object is a tree of one directory
+    else:
+        seen.add(object_id)
+
+
+def ignore(_object_id: bytes, _error: Exception) -> None:
+    """For walks from names that may lead nowhere."""
 
 
 def mark_root(store: ObjectStore, root_id: bytes, seen: set[bytes], missing: Missing) -> None:

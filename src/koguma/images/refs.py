@@ -79,9 +79,17 @@ def check_ref_name(name: str) -> str:
 class Refs:
     """The refs of one repository."""
 
-    def __init__(self, repository: Path, now: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        repository: Path,
+        now: Callable[[], float] = time.time,
+        *,
+        is_there: Callable[[str], bool] = lambda _: True,
+    ) -> None:
+        """`is_there` says whether a commit is stored; it is asked under the lock, so that gc cannot remove it then."""
         self._repository = repository
         self._now = now
+        self._is_there = is_there
 
     def create_directories(self) -> None:
         for kind in RefKind:
@@ -131,6 +139,8 @@ class Refs:
                 raise RefError(
                     f"a {kind.word} may not have the name of a {other.word}: labels are by name, got {name!r}"
                 )
+            if not self._is_there(new):
+                raise RefError(f"a {kind.word} must name a commit that is stored, got {new} ({kind.word} {name})")
             self._log(kind, name, old, RefChange(old or NO_COMMIT, new, int(self._now()), author, reason))
             write_atomically(self._path(kind, name), new.encode() + b"\n")
 

@@ -51,8 +51,8 @@ class Repository:
     def __init__(self, path: Path) -> None:
         """Use `open` or `init`."""
         self.path = path
-        self.refs = Refs(path)
         self.objects = ObjectStore(path / "packs", path / "locks" / "objects")
+        self.refs = Refs(path, is_there=self._is_stored)
 
     @classmethod
     def init(cls, path: Path) -> Repository:
@@ -303,6 +303,10 @@ class Repository:
         from koguma.images.labels import update_labels  # noqa: PLC0415
 
         return update_labels(self, progress)
+
+    def _is_stored(self, commit: str) -> bool:
+        self.objects.refresh()
+        return self.objects.readable(bytes.fromhex(commit))
 
     def _create(self, kind: RefKind, name: str, start: str) -> Ref:
         check_ref_name(name)

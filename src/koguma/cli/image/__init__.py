@@ -50,6 +50,7 @@ class ImageGroup(LazyGroup):
             "build-stage1": Command("koguma.cli.image.making", "Build the small system that boots commits."),
         },
         "Keep a repository": {
+            "gc": Command("koguma.cli.image.keeping", "Remove what nothing refers to and merge packs."),
             "fsck": Command("koguma.cli.image.keeping", "Check every stored byte and every reference."),
         },
     }

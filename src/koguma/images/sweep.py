@@ -1,0 +1,104 @@
+"""Sweeps what can be made again or nobody uses: root images and package caches of edits, notes on trees that are gone,
+abandoned scratch, boot artifacts of commits that are gone.
+
+Everything here may be deleted at any time while nobody uses it; age says that nobody does, and a lock where there is
+one. Labels and the artifacts of commits that exist are `labels`' own.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Container, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from koguma.images.errors import ImageError
+from koguma.images.files import locked, remove_tree
+from koguma.images.labels import read_labels
+from koguma.images.repository import Repository
+
+_SCRATCH_MIN_AGE_S = 24 * 3600
+"""A build or an export may take hours: scratch is left alone for a day, whatever the grace period."""
+_STAT_CACHE_AGE_S = 90 * 24 * 3600
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    paths: tuple[str, ...]
+    """What was removed, relative to the repository."""
+    size_bytes: int
+
+
+def sweep(repository: Repository, kept: Container[bytes], grace_s: float, *, dry_run: bool = False) -> Swept:
+    """Remove what is older than the grace period; `kept` are the objects that stay."""
+    removed, total = [], 0
+    for path in _sweepable(repository, kept, time.time() - grace_s):
+        total += size_of(path)
+        removed.append(str(path.relative_to(repository.path)))
+        if not dry_run:
+            _remove(path)
+    return Swept(tuple(removed), total)
+
+
+def size_of(path: Path) -> int:
+    """Bytes a file or directory takes; what has further names elsewhere frees nothing and counts nothing."""
+    status = path.lstat()
+    if not path.is_dir() or path.is_symlink():
+        return status.st_blocks * 512 if status.st_nlink == 1 else 0
+    return sum(size_of(below) for below in path.iterdir())
+
+
+def _sweepable(repository: Repository, kept: Container[bytes], before: float) -> Iterator[Path]:
+    path, cache = repository.path, repository.path / "cache"
+    yield from (file for file in _listed(cache / "images") if file.lstat().st_mtime < before)
+    yield from (file for file in _listed(cache / "unbootable") if not _names_kept(file, kept))
+    yield from (file for file in _listed(cache / "stat") if file.lstat().st_mtime < time.time() - _STAT_CACHE_AGE_S)
+    for slot in cache.glob("apt/*/*"):
+        yield from _unused_apt_cache(slot, before)
+    scratch_before = min(before, time.time() - _SCRATCH_MIN_AGE_S)
+    yield from (item for item in _listed(path / "tmp") if item.lstat().st_mtime < scratch_before)
+    yield from _lost_artifacts(repository, kept, before)
+
+
+def _unused_apt_cache(slot: Path, before: float) -> Iterator[Path]:
+    if slot.is_dir() and _newest(slot) < before:
+        try:
+            with locked(slot / "lock", timeout_s=0):
+                yield slot
+        except ImageError:
+            return  # an edit uses it
+
+
+def _lost_artifacts(repository: Repository, kept: Container[bytes], before: float) -> Iterator[Path]:
+    """Artifacts of commits that are gone and that no label names; skipped while somebody makes labels."""
+    try:
+        with locked(repository.path / "locks" / "labels", timeout_s=0):
+            labelled = {label.commit for label in read_labels(repository.path)}
+            for folder in _listed(repository.path / "boot" / "artifacts"):
+                if folder.name not in labelled and not _names_kept(folder, kept) and folder.stat().st_mtime < before:
+                    yield folder
+    except ImageError:
+        return
+
+
+def _remove(path: Path) -> None:
+    """Remove by way of another name: a directory under its own must be whole, also after a crash."""
+    if path.parent.name == "artifacts":
+        path = path.rename(path.with_name(f".new-{path.name}"))
+    remove_tree(path)
+
+
+def _names_kept(path: Path, kept: Container[bytes]) -> bool:
+    """Whether a file is called after an object that stays; a name that is no id is not ours to remove."""
+    try:
+        return bytes.fromhex(path.name) in kept
+    except ValueError:
+        return True
+
+
+def _newest(folder: Path) -> float:
+    return max((item.lstat().st_mtime for item in folder.rglob("*")), default=0.0)
+
+
+def _listed(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir()) if folder.is_dir() else []
