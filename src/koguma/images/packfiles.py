@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from hashlib import sha256
@@ -19,6 +20,7 @@ from koguma.images.packindex import Place, encode_index
 PACK_SUFFIX = ".pack"
 INDEX_SUFFIX = ".idx"
 TEMPORARY_PREFIX = ".new-"
+_UNOWNED_AGE_S = 3600
 
 
 def pack_name(index: bytes) -> str:
@@ -53,6 +55,16 @@ def install_pack(temporary: Path, index: bytes) -> str:
     _place_index(temporary, index, name)
     temporary.rename(directory / (name + PACK_SUFFIX))
     sync_directory(directory)
+    return name
+
+
+def adopt_pack(directory: Path, pack: Path, index: bytes) -> str:
+    """Make a synced pack of another directory of this file system visible here; returns its name."""
+    name = pack_name(index)
+    with _placeholder(directory) as temporary:
+        _place_index(temporary, index, name)
+        pack.rename(directory / (name + PACK_SUFFIX))
+        sync_directory(directory)
     return name
 
 
@@ -98,18 +110,29 @@ def remove_leftovers(directory: Path) -> list[Path]:
         if not name.startswith(TEMPORARY_PREFIX):
             continue
         owner = directory / name.removesuffix(INDEX_SUFFIX)
-        if not _remove_unlocked(owner):
+        if name.endswith(INDEX_SUFFIX) and owner.name not in names:
+            removed += _remove_old(directory / name)
+        elif not _remove_unlocked(owner):
             alive = True
-        elif name.endswith(INDEX_SUFFIX):
+        else:
             (directory / name).unlink(missing_ok=True)
             removed.append(directory / name)
-        else:
-            removed.append(owner)
     for name in () if alive else lonely:
         if not (directory / (name + PACK_SUFFIX)).exists():
             (directory / (name + INDEX_SUFFIX)).unlink(missing_ok=True)
             removed.append(directory / (name + INDEX_SUFFIX))
     return removed
+
+
+def _remove_old(path: Path) -> list[Path]:
+    """Remove a file without an owner once nobody can be at work on it."""
+    try:
+        if path.stat().st_mtime > time.time() - _UNOWNED_AGE_S:
+            return []
+    except FileNotFoundError:
+        return []
+    path.unlink(missing_ok=True)
+    return [path]
 
 
 def lost_indexes(directory: Path) -> list[Path]:

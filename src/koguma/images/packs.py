@@ -18,8 +18,46 @@ from typing import NamedTuple
 
 from koguma.images.errors import CorruptError
 from koguma.images.files import write_all
-from koguma.images.packfiles import PACK_SUFFIX, create_temporary, install_pack, pack_name
-from koguma.images.packindex import Place, encode_index, load_index
+from koguma.images.packfiles import (
+    INDEX_SUFFIX,
+    PACK_SUFFIX,
+    TEMPORARY_PREFIX,
+    create_temporary,
+    install_pack,
+    pack_name,
+    remove_leftovers,
+)
+from koguma.images.packindex import (
+    FANOUT_BYTES,
+    INDEX_HEADER,
+    INDEX_MAGIC,
+    PLACE,
+    Place,
+    encode_index,
+    load_index,
+)
+
+__all__ = [
+    "FANOUT_BYTES",
+    "INDEX_HEADER",
+    "INDEX_MAGIC",
+    "INDEX_SUFFIX",
+    "PACK_HEADER",
+    "PACK_MAGIC",
+    "PACK_SUFFIX",
+    "PLACE",
+    "RAW",
+    "RECORD",
+    "TEMPORARY_PREFIX",
+    "VERSION",
+    "ZSTD",
+    "PackReader",
+    "PackWriter",
+    "Stored",
+    "encode_index",
+    "record_header",
+    "remove_leftovers",
+]
 
 PACK_MAGIC = b"KOGUPACK"
 VERSION = 1

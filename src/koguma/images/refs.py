@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 import time
+import zlib
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -158,11 +159,11 @@ class Refs:
             text = (self._repository / "HEAD").read_text(encoding="utf-8").strip()
         except FileNotFoundError:
             return DEFAULT_BRANCH
-        return text.removeprefix("branch ")
+        return text.partition("\n")[0].removeprefix("branch ")
 
     def set_head(self, branch: str) -> None:
         if self.head() != check_ref_name(branch) or not (self._repository / "HEAD").exists():
-            write_atomically(self._repository / "HEAD", f"branch {branch}\n".encode())
+            write_atomically(self._repository / "HEAD", head_bytes(branch))
 
     def log(self, kind: RefKind, name: str) -> list[RefChange]:
         """The changes of a ref, newest first."""
@@ -191,7 +192,7 @@ class Refs:
     def _log(self, kind: RefKind, name: str, old: str | None, change: RefChange) -> None:
         path = self._log_path(kind, name)
         kept = self._read_log(kind, name)
-        complete = bool(kept) == path.exists() and (not kept or kept[-1].new == (old or NO_COMMIT))
+        complete = _ends_whole(path, kept) and (not kept or kept[-1].new == (old or NO_COMMIT))
         if not complete:
             while kept and kept[-1].new != (old or NO_COMMIT):
                 kept.pop()
@@ -208,7 +209,7 @@ class Refs:
             lines = self._log_path(kind, name).read_bytes().split(b"\n")
         except FileNotFoundError:
             return []
-        return [change for line in lines[:-1] if (change := _parse_log_line(line))]
+        return [change for line in lines[:-1] if (change := parse_log_line(line))]
 
     def _path(self, kind: RefKind, name: str) -> Path:
         return self._repository / "refs" / kind.value / quote(name, safe="")
@@ -219,12 +220,37 @@ class Refs:
 
 def _log_line(change: RefChange) -> bytes:
     author, reason = (text.replace("\t", " ").replace("\n", " ") for text in (change.author, change.reason))
-    return f"{change.old} {change.new} {change.time}\t{author}\t{reason}\n".encode()
+    line = f"{change.old} {change.new} {change.time}\t{author}\t{reason}".encode()
+    return line + b"\t%08x\n" % zlib.crc32(line)
 
 
-def _parse_log_line(line: bytes) -> RefChange | None:
-    """A change, or None for a line that a crash cut short."""
-    fields = line.decode(errors="replace").split("\t")
+def head_bytes(branch: str) -> bytes:
+    """The content of HEAD."""
+    line = f"branch {branch}\n".encode()
+    return line + b"%08x\n" % zlib.crc32(line)
+
+
+def _ends_whole(path: Path, kept: list[RefChange]) -> bool:
+    """Whether a log can be added to as it is: it ends with a whole line that counts, or is not there."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return not kept
+    last = data[:-1].rpartition(b"\n")[2]
+    return data.endswith(b"\n") and bool(kept) and parse_log_line(last) == kept[-1]
+
+
+def parse_log_line(line: bytes, *, strict: bool = False) -> RefChange | None:
+    """A change, or None for a line that a crash cut short or a disk changed.
+
+    Lines of early repositories have no checksum; `strict` refuses those.
+    """
+    body, _, checksum = line.rpartition(b"\t")
+    if body.count(b"\t") == 2 and checksum != b"%08x" % zlib.crc32(body):
+        return None
+    if body.count(b"\t") == 1:
+        body = b"" if strict else line
+    fields = body.decode(errors="replace").split("\t")
     words = fields[0].split(" ")
     if len(fields) != 3 or len(words) != 3 or not is_id(words[0]) or not is_id(words[1]) or not words[2].isdigit():
         return None
