@@ -1,22 +1,43 @@
-"""Checks a repository: every stored byte against its checksum and digest, and that all that is referred to is there."""
+"""Checks a repository: every stored byte, and that all that is referred to is there; says what damage affects.
+
+Steps of `fsck`, none of which stops at the first problem:
+1. read refs, logs and HEAD, under their lock;
+2. verify every pack and index, with all cores;
+3. walk from the refs to everything they need;
+4. verify keys, boot artifacts, labels and what operations wrote down;
+5. of every object that is damaged or missing, find the paths, commits, refs and labels that need it.
+
+Changes nothing; `repair` does.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import partial
-from hashlib import sha256
-from itertools import islice
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
-from koguma.images.commits import decode_commit
-from koguma.images.errors import CorruptError, ImageError, ObjectMissingError
-from koguma.images.objects import ObjectStore
-from koguma.images.packs import PackReader
+from koguma.images.affected import Affected, find_affected
+from koguma.images.bootcheck import check_artifacts, check_keys
+from koguma.images.packcheck import PackFindings, check_packs
+from koguma.images.packfiles import PACK_SUFFIX, lost_indexes
+from koguma.images.reachable import mark
+from koguma.images.refcheck import Named, check_state, read_refs
 from koguma.images.repository import Repository
-from koguma.images.trees import DIRECTORY, FILE, decode, read_root
+from koguma.images.roots import read_shallow
 
-_BATCH = 256
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """An object that some ref needs, or that lies damaged in a pack."""
+
+    object: bytes
+    why: str
+    affects: Affected
+    lost: bool
+    """False: another copy of it is sound."""
+
+    def __str__(self) -> str:
+        state = "" if self.lost else " (another copy is sound)"
+        return f"object {self.object.hex()} is damaged: {self.why}{state}; affects {self.affects}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,96 +45,46 @@ class Report:
     packs: int
     objects: int
     problems: tuple[str, ...]
+    """Everything that is wrong, a sentence each."""
+    damage: tuple[Damage, ...] = field(default=())
+    """The objects among it."""
 
 
 def fsck(repository: Repository, progress: Callable[[int], None] | None = None) -> Report:
-    """Check everything; never stops at the first problem. `progress` is told the bytes checked."""
-    problems: list[str] = []
-    objects = 0
-    with ThreadPoolExecutor(thread_name_prefix="fsck") as pool:
-        for pack in repository.objects.packs():
-            problems += _check_index(pack)
-            check = partial(_check_objects, repository.objects, pack)
-            for count, size, found in pool.map(check, _batches(pack)):
-                objects += count
-                problems += found
-                if progress:
-                    progress(size)
-    problems += _check_references(repository)
-    return Report(len(repository.objects.packs()), objects, tuple(problems))
+    """Check everything. `progress` is told the bytes of packs checked."""
+    store = repository.objects
+    refs, problems = read_refs(repository)
+    store.refresh()
+    packs = [*store.packs(), *store.condemned()]
+    without_index = lost_indexes(store.directory)
+    broken = [store.directory / (name + PACK_SUFFIX) for name in store.broken]
+    problems += store.broken.values()
+    problems += [f"a pack must have its index ({path})" for path in without_index]
+    findings = check_packs(packs, [*without_index, *broken], progress)
+    problems += findings.problems
+    problems += check_state(repository)
+    problems += check_keys(repository.path / "keys")
+    problems += check_artifacts(repository.path)
+    damage = _damage(repository, refs, findings)
+    problems += [str(item) for item in damage]
+    return Report(len(packs), len(findings.sound | findings.damaged.keys()), tuple(problems), tuple(damage))
 
 
-def _batches(pack: PackReader) -> Iterator[list[bytes]]:
-    ids = pack.ids()
-    while batch := list(islice(ids, _BATCH)):
-        yield batch
+def _damage(repository: Repository, refs: Sequence[Named], findings: PackFindings) -> list[Damage]:
+    """Objects that are damaged, and those that something reachable needs and that no readable pack has."""
+    store, seen, why = repository.objects, set[bytes](), dict(findings.damaged)
 
+    def missing(object_id: bytes, error: Exception) -> None:
+        why.setdefault(object_id, str(error))
 
-def _check_index(pack: PackReader) -> list[str]:
-    try:
-        pack.verify_index()
-    except (CorruptError, OSError) as error:
-        return [str(error)]
-    return []
-
-
-def _check_objects(store: ObjectStore, pack: PackReader, ids: list[bytes]) -> tuple[int, int, list[str]]:
-    size, problems = 0, []
-    for object_id in ids:
-        try:
-            digest = sha256()
-            for piece in store.chunks_in(pack, object_id):
-                digest.update(piece)
-                size += len(piece)
-            if digest.digest() != object_id:
-                raise CorruptError(f"an object must match its id, got other content ({object_id.hex()}, {pack.path})")
-        except (ImageError, OSError) as error:
-            problems.append(str(error))
-    return len(ids), size, problems
-
-
-def _check_references(repository: Repository) -> Iterator[str]:
-    """Walk from every ref through commits and trees; each object is looked at once."""
-    seen: set[bytes] = set()
-    for ref in repository.refs.all():
-        yield from _check_commits(repository, ref.commit, f"{ref.kind.word} {ref.name}", seen)
-
-
-def _check_commits(repository: Repository, start: str, place: str, seen: set[bytes]) -> Iterator[str]:
-    waiting = [start]
-    while waiting:
-        commit_id = waiting.pop()
-        if bytes.fromhex(commit_id) in seen:
-            continue
-        seen.add(bytes.fromhex(commit_id))
-        try:
-            commit = decode_commit(repository.objects.read_verified(bytes.fromhex(commit_id)), commit_id)
-            root = read_root(repository.objects.read, bytes.fromhex(commit.tree))
-        except (CorruptError, ObjectMissingError) as error:
-            yield f"{error} (commit {commit_id[:12]} of {place})"
-            continue
-        waiting += commit.parents
-        yield from _check_tree(repository.objects, root.digest, f"commit {commit_id[:12]} of {place}", seen)
-
-
-def _check_tree(store: ObjectStore, top: bytes, place: str, seen: set[bytes]) -> Iterator[str]:
-    waiting = [(b"", top)]
-    while waiting:
-        path, tree = waiting.pop()
-        if tree in seen:
-            continue
-        seen.add(tree)
-        try:
-            entries = decode(store.read(tree))
-        except (CorruptError, ObjectMissingError) as error:
-            yield f"{error} (directory /{path.decode(errors='backslashreplace')} in {place})"
-            continue
-        for entry in entries:
-            below = path + b"/" + entry.name if path else entry.name
-            if entry.kind == DIRECTORY:
-                waiting.append((below, entry.digest))
-            elif entry.kind == FILE and entry.size and entry.digest not in seen:
-                seen.add(entry.digest)
-                if not store.contains(entry.digest):
-                    name = below.decode(errors="backslashreplace")
-                    yield f"object {entry.digest.hex()} is in no pack (file /{name} in {place})"
+    mark(store, [named.commit for named in refs], seen, shallow=read_shallow(repository.path), missing=missing)
+    found = {item for pack in (*store.packs(), *store.condemned()) for item in pack.ids()}
+    for object_id in seen - found:
+        why.setdefault(object_id, "it is in no pack")
+    if not why:
+        return []
+    affected = find_affected(repository, {named.place: named.commit for named in refs}, why.keys())
+    return [
+        Damage(object_id, why[object_id], affected.get(object_id, Affected()), object_id not in findings.sound)
+        for object_id in sorted(why)
+    ]

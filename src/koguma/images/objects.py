@@ -13,55 +13,39 @@ from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, NamedTuple, Self, TypeVar, cast
+from typing import Self, TypeVar
 
-import zstandard
-
+from koguma.images.codec import Prepared, content_of, content_pieces, piecewise_compressor, prepare, prepare_hashed
 from koguma.images.condemned import Stage, read_condemned
 from koguma.images.errors import CorruptError, ObjectMissingError, RevisionError
 from koguma.images.files import storage_errors, write_all
 from koguma.images.packfiles import INDEX_SUFFIX, remove_leftovers, visible_packs
 from koguma.images.packindex import Place
-from koguma.images.packs import RAW, ZSTD, PackReader, PackWriter, Stored, record_header
+from koguma.images.packs import ZSTD, PackReader, PackWriter, Stored
 from koguma.images.writerlock import writing
 
 T = TypeVar("T")
 
+__all__ = [
+    "BLOB",
+    "COMMIT",
+    "PACK_MAX_BYTES",
+    "STREAM_MIN_BYTES",
+    "TREE",
+    "ObjectStore",
+    "ObjectWriter",
+    "Prepared",
+    "prepare",
+    "prepare_hashed",
+]
+
 BLOB, TREE, COMMIT = (ord(letter) for letter in "btc")
 """What an object was stored as. It orders packs and narrows searches; identity is the content alone."""
 
-ZSTD_LEVEL = 3
-COMPRESS_MIN_BYTES = 64
-"""Shorter objects gain nothing: a zstd frame costs some ten bytes."""
 STREAM_MIN_BYTES = 32 * 1024 * 1024
 """Larger files are hashed and compressed piece by piece, so that memory does not grow with the largest file."""
 PACK_MAX_BYTES = 1024 * 1024 * 1024
 """A writer goes on in a new pack after this, so that gc rewrites a part and not the whole."""
-
-_CHUNK_BYTES = 1024 * 1024
-_local = threading.local()
-
-
-class Prepared(NamedTuple):
-    """An object hashed and compressed, ready to be appended to a pack."""
-
-    id: bytes
-    header: bytes
-    payload: bytes
-
-
-def prepare(kind: int, content: bytes) -> Prepared:
-    """Hash and compress; releases the interpreter's lock for anything but tiny objects, so threads run at once."""
-    return prepare_hashed(kind, content, sha256(content).digest())
-
-
-def prepare_hashed(kind: int, content: bytes, object_id: bytes) -> Prepared:
-    codec, payload = RAW, content
-    if len(content) >= COMPRESS_MIN_BYTES:
-        compressed = _compressor().compress(content)
-        if len(compressed) < len(content):
-            codec, payload = ZSTD, compressed
-    return Prepared(object_id, record_header(object_id, kind, codec, len(content), payload), payload)
 
 
 class ObjectStore:
@@ -124,7 +108,7 @@ class ObjectStore:
 
     def read(self, object_id: bytes) -> bytes:
         """The whole content of an object. Raises ObjectMissingError or CorruptError."""
-        return self._content(*self._reading(object_id, lambda reader, place: reader.payload(object_id, place)))
+        return content_of(*self._reading(object_id, lambda reader, place: reader.payload(object_id, place)))
 
     def read_verified(self, object_id: bytes) -> bytes:
         """As `read`, but the digest is verified too: for the objects that everything else hangs on."""
@@ -145,17 +129,10 @@ class ObjectStore:
             raise ObjectMissingError(f"object {object_id.hex()} is not in its pack ({reader.path})")
         found = reader.header(object_id, place[0])
         if found.size < STREAM_MIN_BYTES and found.stored < STREAM_MIN_BYTES:
-            yield self._content(*reader.payload(object_id, place))
+            yield content_of(*reader.payload(object_id, place))
             return
         pieces = reader.payload_chunks(found)
-        size = 0
-        for piece in pieces if found.codec == RAW else self._decompress_pieces(found, pieces):
-            size += len(piece)
-            yield piece
-        if size != found.size:
-            raise CorruptError(
-                f"an object must have the {found.size} bytes its record says, got {size} ({object_id.hex()})"
-            )
+        yield from content_pieces(found, pieces)
 
     def ids_with_prefix(self, text: str) -> set[bytes]:
         """Ids that start with these hex digits (at least two)."""
@@ -238,39 +215,6 @@ class ObjectStore:
         except FileNotFoundError as error:
             raise ObjectMissingError(f"object {object_id.hex()} is in a pack that is gone ({error.filename})") from None
 
-    def _content(self, found: Stored, payload: bytes) -> bytes:
-        try:
-            content: bytes = (
-                payload if found.codec == RAW else _decompressor().decompress(payload, max_output_size=found.size)
-            )
-        except zstandard.ZstdError as error:
-            raise CorruptError(f"object {found.id.hex()} cannot be decompressed: {error}") from None
-        if len(content) != found.size:
-            raise CorruptError(f"object {found.id.hex()} must have {found.size} bytes, got {len(content)}")
-        return content
-
-    def _decompress_pieces(self, found: Stored, pieces: Iterator[bytes]) -> Iterator[bytes]:
-        """Content in pieces of bounded size, however well it was compressed."""
-        with zstandard.ZstdDecompressor().stream_reader(cast("IO[bytes]", _Pieces(pieces))) as stream:
-            try:
-                while content := stream.read(_CHUNK_BYTES):
-                    yield content
-            except zstandard.ZstdError as error:
-                raise CorruptError(f"object {found.id.hex()} cannot be decompressed: {error}") from None
-
-
-class _Pieces:
-    """An iterator of bytes as the file that the decompressor wants to read."""
-
-    def __init__(self, pieces: Iterator[bytes]) -> None:
-        self._pieces = pieces
-        self._rest = b""
-
-    def read(self, size: int) -> bytes:
-        piece = self._rest or next(self._pieces, b"")
-        piece, self._rest = piece[:size], piece[size:]
-        return piece
-
 
 class ObjectWriter:
     """Adds objects to new packs. `add*` may be called from several threads."""
@@ -335,7 +279,7 @@ class ObjectWriter:
     def add_stream(self, pieces: Iterable[bytes]) -> tuple[bytes, int]:
         """Store a large content that arrives in pieces; returns its id and size. Memory stays bounded."""
         digest, size = sha256(), 0
-        compressor = zstandard.ZstdCompressor(level=ZSTD_LEVEL, write_content_size=False).compressobj()
+        compressor = piecewise_compressor()
         with _spool(self._store.directory) as spool:
             for piece in pieces:
                 digest.update(piece)
@@ -381,15 +325,3 @@ def _spool(directory: Path) -> Iterator[int]:
         yield descriptor
     finally:
         os.close(descriptor)
-
-
-def _compressor() -> Any:
-    if not hasattr(_local, "compressor"):
-        _local.compressor = zstandard.ZstdCompressor(level=ZSTD_LEVEL, write_content_size=False)
-    return _local.compressor
-
-
-def _decompressor() -> Any:
-    if not hasattr(_local, "decompressor"):
-        _local.decompressor = zstandard.ZstdDecompressor()
-    return _local.decompressor

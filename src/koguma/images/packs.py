@@ -277,9 +277,14 @@ class PackReader:
         if position != end or crc != found.crc:
             raise self._corrupt(found.id, "its checksum does not match")
 
-    def verify_index(self) -> None:
-        """Check the index's own digest and the pack's header and size. Raises CorruptError."""
+    def verify_index(self, *, frame: bool = True) -> None:
+        """Check the index's own digest and, with `frame`, the pack's header and size. Raises CorruptError."""
         self._index.verify(self.index_path)
+        if frame:
+            self.verify_frame()
+
+    def verify_frame(self) -> None:
+        """Check the pack's header and size alone. Raises CorruptError."""
         expected = self.size_bytes
         actual = os.fstat(self._file()).st_size
         if expected != actual:

@@ -28,6 +28,7 @@ DEFAULT_BRANCH = "main"
 NAME_MAX = 100
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+/-]*")
+_CHECKSUM = re.compile(rb"[0-9a-f]{8}\Z")
 _LIKE_AN_ID = re.compile(r"[0-9a-f]{7,64}")
 
 
@@ -149,6 +150,8 @@ class Refs:
         """Remove a ref that is `old` now, and its log."""
         with storage_errors(f"removing {kind.word} {name!r}"), self.lock():
             self._expect(kind, name, old)
+            # Otherwise a log that a crash left alone would look like one whose ref was lost.
+            self._log(kind, name, old, RefChange(old, NO_COMMIT, int(self._now()), "-", "removed"))
             self._path(kind, name).unlink()
             sync_directory(self._path(kind, name).parent)
             self._log_path(kind, name).unlink(missing_ok=True)
@@ -243,13 +246,13 @@ def _ends_whole(path: Path, kept: list[RefChange]) -> bool:
 def parse_log_line(line: bytes, *, strict: bool = False) -> RefChange | None:
     """A change, or None for a line that a crash cut short or a disk changed.
 
-    Lines of early repositories have no checksum; `strict` refuses those.
+    Lines of early repositories have no checksum; `strict` refuses them if they may have had one.
     """
     body, _, checksum = line.rpartition(b"\t")
     if body.count(b"\t") == 2 and checksum != b"%08x" % zlib.crc32(body):
         return None
     if body.count(b"\t") == 1:
-        body = b"" if strict else line
+        body = b"" if strict and _CHECKSUM.search(line) else line
     fields = body.decode(errors="replace").split("\t")
     words = fields[0].split(" ")
     if len(fields) != 3 or len(words) != 3 or not is_id(words[0]) or not is_id(words[1]) or not words[2].isdigit():
