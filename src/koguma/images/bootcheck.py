@@ -12,9 +12,11 @@ from hashlib import sha256
 from pathlib import Path
 from urllib.parse import quote
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from koguma.errors import KogumaError
+from koguma.images.commits import ABBREVIATED_DIGITS
 from koguma.images.errors import ManifestError
 from koguma.images.files import storage_errors
 from koguma.images.signing import key_id, load_signing_key, trusted_keys, verify
@@ -46,17 +48,26 @@ def check_keys(keys: Path) -> Iterator[str]:
             yield f"the signing key must be the PEM of its key and nothing else ({path})"
         if key_id(private.public_key()) not in trusted:
             yield f"the signing key must be trusted by its own repository ({path})"
-    except (ManifestError, OSError) as error:
-        yield str(error)
+    except (ManifestError, UnsupportedAlgorithm, ValueError, OSError) as error:
+        yield f"keys must be readable: {error} ({keys})"
 
 
-def check_artifacts(repository: Path) -> list[str]:
-    """What is wrong with boot artifacts, and which labels that concerns. Every file is read once."""
-    labels, problems = _labels(repository)
+@dataclass(frozen=True, slots=True)
+class Damaged:
+    """A boot artifact that machines would refuse."""
+
+    folder: Path
+    problem: str
+
+
+def check_artifacts(repository: Path) -> tuple[list[Damaged], list[str]]:
+    """Damaged boot artifacts, with the labels that concerns, and what is wrong with labels. Reads every file once."""
+    labels, label_problems = _labels(repository)
+    problems: list[Damaged] = []
     files: list[_File] = []
     try:
         trusted = trusted_keys(repository / "keys")
-    except ManifestError:
+    except (ManifestError, UnsupportedAlgorithm, ValueError):
         trusted = {}  # `check_keys` says so
     for folder in _artifacts(repository):
         affected = f"; label {', '.join(labels[folder.name])} is affected" if folder.name in labels else ""
@@ -72,22 +83,25 @@ def check_artifacts(repository: Path) -> list[str]:
                 raise ManifestError("a signature must be lines of a key's id and base64")
             files += [_File(folder / file.name, file, place) for file in manifest.files.values()]
         except KogumaError as error:
-            problems.append(f"a boot artifact is damaged: {error} {place}")
+            problems.append(Damaged(folder, f"a boot artifact is damaged: {error} {place}"))
     with ThreadPoolExecutor(max(2, os.cpu_count() or 1), thread_name_prefix="fsck") as pool:
         problems += [problem for found in pool.map(_check_files, _by_inode(files)) for problem in found]
-    return problems
+    return problems, label_problems
 
 
-def _check_files(same: list[_File]) -> list[str]:
+def _check_files(same: list[_File]) -> list[Damaged]:
     """Check files that are one by hard links; each may be described by another manifest."""
     try:
         with storage_errors("a boot artifact"):
             size, digest = _digest(same[0].path)
     except KogumaError as error:
-        return [f"a boot artifact is damaged: {error} {file.artifact}" for file in same]
+        return [Damaged(file.path.parent, f"a boot artifact is damaged: {error} {file.artifact}") for file in same]
     return [
-        f"a boot artifact's {file.path.name} must be the {file.described.size_bytes} bytes its manifest describes,"
-        f" it is not {file.artifact}"
+        Damaged(
+            file.path.parent,
+            f"a boot artifact's {file.path.name} must be the {file.described.size_bytes} bytes its manifest describes,"
+            f" it is not {file.artifact}",
+        )
         for file in same
         if (size, digest) != (file.described.size_bytes, file.described.sha256)
     ]
@@ -151,7 +165,8 @@ def _label_problem(repository: Path, name: str, label: dict[str, str]) -> str | 
     if not (repository / "boot" / "artifacts" / commit).is_dir():
         return f"a label must lead to a boot artifact, {name!r} does not"
     if kind == "commit":
-        return None if commit.startswith(name) else f"a commit's label must be the start of its id, got {name!r}"
+        expected = commit[:ABBREVIATED_DIGITS]
+        return None if name == expected else f"a commit's label must be {expected}, got {name!r}"
     if kind not in ("branch", "tag"):
         return f"a label's kind must be branch, tag or commit, got {kind!r} ({name})"
 

@@ -52,25 +52,33 @@ class Report:
 
 def fsck(repository: Repository, progress: Callable[[int], None] | None = None) -> Report:
     """Check everything. `progress` is told the bytes of packs checked."""
-    store = repository.objects
     refs, problems = read_refs(repository)
-    store.refresh()
-    packs = [*store.packs(), *store.condemned()]
-    without_index = lost_indexes(store.directory)
-    broken = [store.directory / (name + PACK_SUFFIX) for name in store.broken]
-    problems += store.broken.values()
-    problems += [f"a pack must have its index ({path})" for path in without_index]
-    findings = check_packs(packs, [*without_index, *broken], progress)
+    findings = verify_packs(repository, progress)
     problems += findings.problems
     problems += check_state(repository)
     problems += check_keys(repository.path / "keys")
-    problems += check_artifacts(repository.path)
-    damage = _damage(repository, refs, findings)
+    artifacts, labels = check_artifacts(repository.path)
+    problems += [artifact.problem for artifact in artifacts]
+    problems += labels
+    damage = find_damage(repository, refs, findings)
     problems += [str(item) for item in damage]
-    return Report(len(packs), len(findings.sound | findings.damaged.keys()), tuple(problems), tuple(damage))
+    packs = len(repository.objects.packs()) + len(repository.objects.condemned())
+    return Report(packs, len(findings.sound | findings.damaged.keys()), tuple(problems), tuple(damage))
 
 
-def _damage(repository: Repository, refs: Sequence[Named], findings: PackFindings) -> list[Damage]:
+def verify_packs(repository: Repository, progress: Callable[[int], None] | None = None) -> PackFindings:
+    """Verify every pack, also those that lost their index or have a damaged one."""
+    store = repository.objects
+    store.refresh()
+    without_index = lost_indexes(store.directory)
+    broken = [store.directory / (name + PACK_SUFFIX) for name in store.broken]
+    findings = check_packs([*store.packs(), *store.condemned()], [*without_index, *broken], progress)
+    findings.problems += store.broken.values()
+    findings.problems += [f"a pack must have its index ({path})" for path in without_index]
+    return findings
+
+
+def find_damage(repository: Repository, refs: Sequence[Named], findings: PackFindings) -> list[Damage]:
     """Objects that are damaged, and those that something reachable needs and that no readable pack has."""
     store, seen, why = repository.objects, set[bytes](), dict(findings.damaged)
 

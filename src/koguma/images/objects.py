@@ -161,6 +161,15 @@ class ObjectStore:
 
             merge_if_many(self)
 
+    def forget(self, names: Iterable[str]) -> None:
+        """Load these packs' indexes again: they were replaced."""
+        with self._refreshing:
+            for name in names:
+                self._readers.pop(name, None)
+                self._condemned.pop(name, None)
+                self.broken.pop(name, None)
+        self.refresh()
+
     def condemned_names(self) -> frozenset[str]:
         """The packs that gc is about to remove; none when the list is damaged, as `fsck` says."""
         try:
@@ -276,8 +285,13 @@ class ObjectWriter:
                 self._room().append(item.id, item.header, item.payload)
                 self._count(len(item.payload))
 
-    def add_stream(self, pieces: Iterable[bytes]) -> tuple[bytes, int]:
-        """Store a large content that arrives in pieces; returns its id and size. Memory stays bounded."""
+    def add_stream(
+        self, pieces: Iterable[bytes], *, kind: int = BLOB, expected: bytes | None = None
+    ) -> tuple[bytes, int]:
+        """Store a large content that arrives in pieces; returns its id and size. Memory stays bounded.
+
+        With `expected` it is stored even if it seems to be there, and refused unless it has this id.
+        """
         digest, size = sha256(), 0
         compressor = piecewise_compressor()
         with _spool(self._store.directory) as spool:
@@ -287,9 +301,11 @@ class ObjectWriter:
                 _write(spool, compressor.compress(piece))
             _write(spool, compressor.flush())
             object_id = digest.digest()
-            if self.claim(object_id):
+            if expected not in (None, object_id):
+                raise CorruptError(f"an object must match its id, got other content ({expected.hex()})")
+            if expected or self.claim(object_id):
                 with self._guard:
-                    self._room().append_file(object_id, BLOB, ZSTD, size, spool)
+                    self._room().append_file(object_id, kind, ZSTD, size, spool)
                     self._count(os.fstat(spool).st_size)
         return object_id, size
 

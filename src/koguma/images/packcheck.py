@@ -40,6 +40,10 @@ class PackFindings:
     """Objects whose copy in some pack cannot be used, and why."""
     sound: set[bytes] = field(default_factory=set)
     """Objects of which a copy was verified."""
+    damaged_in: dict[Path, set[bytes]] = field(default_factory=dict)
+    """The damaged objects by the pack they lie in."""
+    rebuilt: dict[Path, dict[bytes, Place]] = field(default_factory=dict)
+    """Packs without a usable index, and what their records say should be in it."""
     read_bytes: int = 0
 
     def add(self, other: PackFindings) -> None:
@@ -47,6 +51,8 @@ class PackFindings:
         self.damaged |= other.damaged
         self.sound |= other.sound
         self.read_bytes += other.read_bytes
+        for path, ids in other.damaged_in.items():
+            self.damaged_in.setdefault(path, set()).update(ids)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +146,7 @@ def _open(path: Path, places: dict[bytes, Place] | None, findings: PackFindings,
         size = os.fstat(descriptor).st_size
         if places is None:
             places = scan_places(lambda offset, length: os.pread(descriptor, length, offset), size)
+            findings.rebuilt[path] = places
     except (OSError, CorruptError) as error:
         findings.problems.append(f"a pack must be readable: {error} ({path})")
         findings.damaged |= dict.fromkeys(places or (), "its pack cannot be read")
@@ -167,12 +174,12 @@ def _check_stretch(stretch: _Stretch) -> PackFindings:
     try:
         if stretch.records and stretch.records[0][1] >= STREAM_MIN_BYTES:
             offset, stored, object_id = stretch.records[0]
-            _note(findings, object_id, _damage_of_large(stretch.pack, offset, stored, object_id))
+            _note(findings, stretch.pack, object_id, _damage_of_large(stretch.pack, offset, stored, object_id))
             position = offset + RECORD.size + stored
         data = memoryview(stretch.pack.read(position, stretch.end - position))
     except OSError as error:
         for _, _, object_id in stretch.records:
-            _note(findings, object_id, f"it cannot be read: {error.strerror}")
+            _note(findings, stretch.pack, object_id, f"it cannot be read: {error.strerror}")
         return findings
     start, decompressor = position, zstandard.ZstdDecompressor()
     for offset, stored, object_id in stretch.records:
@@ -180,7 +187,7 @@ def _check_stretch(stretch: _Stretch) -> PackFindings:
             continue
         if position < offset:
             _check_unindexed(data[position - start : offset - start], stretch.pack, position, findings)
-        _note(findings, object_id, _damage(data, offset - start, stored, object_id, decompressor))
+        _note(findings, stretch.pack, object_id, _damage(data, offset - start, stored, object_id, decompressor))
         position = offset + RECORD.size + stored
     if position < stretch.end:
         _check_unindexed(data[position - start :], stretch.pack, position, findings)
@@ -250,8 +257,9 @@ def _check_unindexed(data: memoryview, pack: _Pack, at: int, findings: PackFindi
         position = following
 
 
-def _note(findings: PackFindings, object_id: bytes, why: str | None) -> None:
+def _note(findings: PackFindings, pack: _Pack, object_id: bytes, why: str | None) -> None:
     if why is None:
         findings.sound.add(object_id)
     else:
         findings.damaged[object_id] = why
+        findings.damaged_in.setdefault(pack.path, set()).add(object_id)

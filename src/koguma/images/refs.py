@@ -199,10 +199,10 @@ class Refs:
         if not complete:
             while kept and kept[-1].new != (old or NO_COMMIT):
                 kept.pop()
-            write_atomically(path, b"".join(map(_log_line, kept)))
+            write_atomically(path, b"".join(map(log_line, kept)))
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
         try:
-            write_all(descriptor, _log_line(change))
+            write_all(descriptor, log_line(change))
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
@@ -221,7 +221,8 @@ class Refs:
         return self._repository / "logs" / kind.value / quote(name, safe="")
 
 
-def _log_line(change: RefChange) -> bytes:
+def log_line(change: RefChange) -> bytes:
+    """A line of a log, with its checksum."""
     author, reason = (text.replace("\t", " ").replace("\n", " ") for text in (change.author, change.reason))
     line = f"{change.old} {change.new} {change.time}\t{author}\t{reason}".encode()
     return line + b"\t%08x\n" % zlib.crc32(line)

@@ -51,6 +51,7 @@ class ImageGroup(LazyGroup):
         },
         "Keep a repository": {
             "gc": Command("koguma.cli.image.keeping", "Remove what nothing refers to and merge packs."),
+            "du": Command("koguma.cli.image.keeping", "Show what commits cost in bytes."),
             "fsck": Command("koguma.cli.image.keeping", "Check every stored byte and every reference."),
         },
     }
