@@ -10,7 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from urllib.parse import quote
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
@@ -19,6 +18,7 @@ from koguma.errors import KogumaError
 from koguma.images.commits import ABBREVIATED_DIGITS
 from koguma.images.errors import ManifestError
 from koguma.images.files import storage_errors
+from koguma.images.labels import FORMAT, labels_checksum
 from koguma.images.signing import key_id, load_signing_key, trusted_keys, verify
 from koguma.model.manifest import Manifest, ManifestFile
 
@@ -147,7 +147,8 @@ def _labels(repository: Path) -> tuple[dict[str, list[str]], list[str]]:
     try:
         data = path.read_bytes()
         document = json.loads(data)
-        if json.dumps(document, indent=1).encode() + b"\n" != data or document["format"] != "koguma-labels/1":
+        whole = json.dumps(document, indent=1).encode() + b"\n" == data and document["format"] == FORMAT
+        if not whole or document.get("crc32") != labels_checksum(document):
             problems.append(f"labels.json must be as it was written; koguma image labels writes it again ({path})")
         for name, label in document["labels"].items():
             by_commit.setdefault(label["commit"], []).append(name)
@@ -167,11 +168,7 @@ def _label_problem(repository: Path, name: str, label: dict[str, str]) -> str | 
     if kind == "commit":
         expected = commit[:ABBREVIATED_DIGITS]
         return None if name == expected else f"a commit's label must be {expected}, got {name!r}"
-    if kind not in ("branch", "tag"):
-        return f"a label's kind must be branch, tag or commit, got {kind!r} ({name})"
-
-    ref = repository / "refs" / ("heads" if kind == "branch" else "tags") / quote(name, safe="")
-    return None if ref.exists() else f"a label must have the name of a {kind}, got {name!r}"
+    return None if kind in ("branch", "tag") else f"a label's kind must be branch, tag or commit, got {kind!r} ({name})"
 
 
 def _is_canonical(signatures: bytes) -> bool:

@@ -60,3 +60,9 @@ def write_condemned(directory: Path, stage: Stage, packs: Iterable[str]) -> None
         return
     body = "\n".join([f"{_MAGIC} {stage.value}", *names, ""]).encode()
     write_atomically(directory / FILE_NAME, body + f"{zlib.crc32(body):08x}\n".encode())
+
+
+def remove_condemned_leftovers(directory: Path) -> None:
+    """Remove what a killed gc left of a list it was writing; the caller holds the lock `gc`."""
+    for path in directory.glob(f".{FILE_NAME}.*.tmp"):
+        path.unlink(missing_ok=True)

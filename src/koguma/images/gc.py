@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from koguma.images.condemned import Stage, read_condemned, write_condemned
+from koguma.images.condemned import Stage, read_condemned, remove_condemned_leftovers, write_condemned
 from koguma.images.errors import CorruptError, ImageError
 from koguma.images.files import storage_errors
 from koguma.images.objects import PACK_MAX_BYTES, ObjectStore
@@ -110,6 +110,7 @@ class _Collection:
         if not dry_run:
             self._finish_earlier()
             remove_leftovers(self._store.directory)
+            remove_condemned_leftovers(self._store.directory)
         self._store.refresh()
         packs = self._store.packs()
         self._mark_roots()

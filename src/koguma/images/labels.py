@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,6 +94,11 @@ def update_labels(repository: Repository, progress: Callable[[str, int], None] |
 
 def artifact_path(repository: Path, commit: str) -> Path:
     return repository / "boot" / "artifacts" / commit
+
+
+def labels_checksum(document: dict[str, Any]) -> str:
+    """What `fsck` knows a changed labels.json by; whoever boots machines need not look at it."""
+    return f"{zlib.crc32(json.dumps(document['labels'], indent=1).encode()):08x}"
 
 
 def _reachable(repository: Repository, refs: list[Ref]) -> list[Commit]:
@@ -215,6 +221,7 @@ def _publish(repository: Path, labels: list[Label]) -> None:
         "format": FORMAT,
         "labels": {label.name: {"commit": label.commit, "kind": label.kind} for label in labels},
     }
+    document["crc32"] = labels_checksum(document)
     path = repository / "boot" / "labels.json"
     data = json.dumps(document, indent=1).encode() + b"\n"
     if not path.exists() or path.read_bytes() != data:

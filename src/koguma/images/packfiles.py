@@ -168,6 +168,7 @@ def _remove_unlocked(path: Path) -> bool:
         return True
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        path.with_name(path.name + INDEX_SUFFIX).unlink(missing_ok=True)  # first: alone, nobody would know it is dead
         path.unlink(missing_ok=True)
     except BlockingIOError:
         return False

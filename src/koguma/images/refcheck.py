@@ -105,15 +105,16 @@ def _check_log(log: Path, current: str, place: str) -> Iterator[str]:
 
 
 def _check_lost_refs(path: Path) -> Iterator[str]:
-    """A log of several changes whose ref is gone: removing a ref removes its log at once."""
+    """A log that ends with a ref's move while the ref is gone: a removal is logged, too, and a creation that is logged
+    may not have happened."""
     for kind in RefKind:
         folder = path / "logs" / kind.value
         for log in sorted(folder.iterdir()) if folder.is_dir() else ():
             if log.name.startswith(".") or (path / "refs" / kind.value / log.name).exists():
                 continue
             changes = [parse_log_line(line) for line in log.read_bytes().split(b"\n")[:-1]]
-            last = changes[-1] if len(changes) > 1 else None
-            if last and last.new != NO_COMMIT:
+            last = changes[-1] if changes else None
+            if last and NO_COMMIT not in (last.old, last.new):
                 name = unquote(log.name)
                 yield (
                     f"{kind.word} {name} is gone and its log is not, it was at {last.new}; bring it back with:"

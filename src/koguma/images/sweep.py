@@ -57,7 +57,16 @@ def _sweepable(repository: Repository, kept: Container[bytes], before: float) ->
         yield from _unused_apt_cache(slot, before)
     scratch_before = min(before, time.time() - _SCRATCH_MIN_AGE_S)
     yield from (item for item in _listed(path / "tmp") if item.lstat().st_mtime < scratch_before)
+    yield from _unfinished_files(path, time.time() - _SCRATCH_MIN_AGE_S)
     yield from _lost_artifacts(repository, kept, before)
+
+
+def _unfinished_files(path: Path, before: float) -> Iterator[Path]:
+    """What killed processes left of small files they were replacing (`files.write_atomically`)."""
+    folders = [path, path / "boot", path / "edit"]
+    found = [item for folder in folders for item in folder.glob(".*.tmp")]
+    found += [item for folder in ("refs", "logs", "keys", "edit") for item in (path / folder).glob("*/.*.tmp")]
+    yield from (item for item in found if item.is_file() and item.lstat().st_mtime < before)
 
 
 def _unused_apt_cache(slot: Path, before: float) -> Iterator[Path]:

@@ -1,5 +1,5 @@
-"""kill -9 at random moments of commits and label updates, in processes of their own: what is left is the old state or
-the new one, and the next command makes everything right."""
+"""kill -9 at random moments of commits, gc, ref and label updates, on a full disk, too: what is left is the old state
+or the new one, and the next command makes everything right."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ import pytest
 
 from koguma.images.fsck import fsck
 from koguma.images.repository import Repository
+from tests.integration.images.crashing import Crashes
 from tests.unit.images.making import make_bootable_tree
 
 pytestmark = pytest.mark.slow
-KILLS = 30
+KILLS = 12
 
 
 def _koguma(repository: Path, *arguments: str) -> subprocess.Popen[bytes]:
@@ -71,6 +72,57 @@ def test_a_commit_killed_at_any_moment_leaves_the_old_state_or_the_new_one(tmp_p
     assert {item["commit"] for item in labels.values()} == {commit.id for commit in final.log("main")}
     for folder in ("boot/artifacts", "packs"):
         assert [path.name for path in (repository.path / folder).iterdir() if path.name.startswith(".")] == []
+
+
+def _crashes(path: Path, rounds: int, seed: int) -> Crashes:
+    """Run the harness; KOGUMA_CRASH_SEED replays a run that failed."""
+    crashes = Crashes(path / "repository", path / "tree", int(os.environ.get("KOGUMA_CRASH_SEED", seed)))
+    crashes.start()
+    crashes.run(rounds)
+    return crashes
+
+
+def _works_as_ever(crashes: Crashes) -> None:
+    """Nothing half-made stays and every operation succeeds."""
+    for name in ("commit", "gc", "labels"):
+        last = crashes.round(name, crashes.operations[name](), finish=True)
+        assert last.outcome == "done", last
+    for folder in ("boot/artifacts", "packs"):
+        assert [path.name for path in (crashes.path / folder).iterdir() if path.name.startswith(".")] == []
+
+
+def test_operations_killed_at_any_moment_leave_refs_old_or_new_and_everything_whole(tmp_path: Path) -> None:
+    crashes = _crashes(tmp_path, 45, seed=20)
+
+    assert {item.outcome for item in crashes.rounds} >= {"done", "killed"}
+    _works_as_ever(crashes)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_a_hundred_kills_and_more_leave_refs_old_or_new_and_everything_whole(tmp_path: Path, seed: int) -> None:
+    crashes = _crashes(tmp_path, 150, seed)
+
+    assert sum(item.outcome == "killed" for item in crashes.rounds) >= 80
+    _works_as_ever(crashes)
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("rounds", [25, pytest.param(120, marks=pytest.mark.long)])
+def test_kills_on_a_disk_that_fills_up_leave_refs_old_or_new_and_everything_whole(tmp_path: Path, rounds: int) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=5m", "koguma", str(small)], check=True)
+    try:
+        crashes = Crashes(small / "repository", tmp_path / "tree", int(os.environ.get("KOGUMA_CRASH_SEED", "5")))
+        crashes.start()
+        crashes.run(rounds)
+        assert any(item.outcome == "refused" and "No space left" in item.error for item in crashes.rounds)
+
+        subprocess.run(["mount", "-o", "remount,size=64m", str(small)], check=True)
+        _works_as_ever(crashes)
+    finally:
+        subprocess.run(["umount", "-l", str(small)], check=True)
 
 
 def test_two_processes_that_commit_to_one_branch_at_once_lose_nothing_silently(tmp_path: Path) -> None:
