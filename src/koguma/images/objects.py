@@ -140,7 +140,11 @@ class ObjectStore:
             raise RevisionError(f"an abbreviated id needs at least two digits, got {text!r}")
         even = text[: len(text) // 2 * 2]
         odd = int(text[-1], 16) if len(text) % 2 else None
-        return {found for reader in self.packs() for found in reader.ids_with_prefix(bytes.fromhex(even), odd)}
+        return {
+            found
+            for reader in (*self.packs(), *self.condemned())
+            for found in reader.ids_with_prefix(bytes.fromhex(even), odd)
+        }
 
     @contextmanager
     def writing(self) -> Iterator[ObjectWriter]:
@@ -179,12 +183,16 @@ class ObjectStore:
         return found.packs if found else frozenset()
 
     def _listed(self) -> tuple[set[str], set[str]]:
-        """The packs that stay and those that can only be read. The list of the latter is read last: see FORMAT.md."""
-        visible = visible_packs(os.listdir(self.directory))  # noqa: PTH208 - `log` starts with this
+        """The packs that stay and those that can only be read.
+
+        The list of the condemned is read first: what replaces them was visible before it was written, so the directory,
+        read after it, has that.
+        """
         try:
             found = read_condemned(self.directory)
         except CorruptError:
             found = None
+        visible = visible_packs(os.listdir(self.directory))  # noqa: PTH208 - `log` starts with this
         if found is None:
             return visible, set()
         return visible - found.packs, visible & found.packs if found.stage is Stage.WAITING else set()

@@ -38,7 +38,7 @@ def mark(
             continue
         mark_root(store, bytes.fromhex(commit.tree), seen, missing)
         parents = [bytes.fromhex(parent) for parent in commit.parents]
-        waiting += parents if commit_id not in shallow else [parent for parent in parents if store.contains(parent)]
+        waiting += parents if commit_id not in shallow else [parent for parent in parents if store.readable(parent)]
 
 
 def mark_any(store: ObjectStore, object_id: bytes, seen: set[bytes], shallow: frozenset[bytes]) -> None:

@@ -190,7 +190,7 @@ def _by_message(text: str, refs: Refs, read: CommitOf) -> str:
 
 
 def _by_id(text: str, refs: Refs, store: ObjectStore) -> str:
-    if is_id(text) and store.contains(bytes.fromhex(text)) and store.describe(bytes.fromhex(text)).kind == COMMIT:
+    if is_id(text) and store.readable(bytes.fromhex(text)) and store.describe(bytes.fromhex(text)).kind == COMMIT:
         return text
     found = sorted(_commits_starting(text, store)) if _HEX.fullmatch(text) else []
     if len(found) == 1:
