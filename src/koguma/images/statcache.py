@@ -76,6 +76,15 @@ class StatCache:
         temporary.rename(self._path)
 
 
+def cached_trees(path: Path) -> set[bytes]:
+    """The trees that a stat cache's file names; none when it is damaged."""
+    try:
+        data = path.read_bytes()
+        return {item.tree for item in _decode(data, data[_HEADER.size - 32 : _HEADER.size]).values()}
+    except (OSError, ValueError, struct.error):
+        return set()
+
+
 def _decode(data: bytes, key: bytes) -> dict[bytes, CachedDirectory]:
     if sha256(memoryview(data)[:-32]).digest() != data[-32:]:
         raise ValueError("the cache does not match its digest")

@@ -16,6 +16,7 @@ from koguma.images.errors import ImageError
 from koguma.images.files import locked, remove_tree
 from koguma.images.labels import read_labels
 from koguma.images.repository import Repository
+from koguma.images.statcache import cached_trees
 
 _SCRATCH_MIN_AGE_S = 24 * 3600
 """A build or an export may take hours: scratch is left alone for a day, whatever the grace period."""
@@ -52,13 +53,19 @@ def _sweepable(repository: Repository, kept: Container[bytes], before: float) ->
     path, cache = repository.path, repository.path / "cache"
     yield from (file for file in _listed(cache / "images") if file.lstat().st_mtime < before)
     yield from (file for file in _listed(cache / "unbootable") if not _names_kept(file, kept))
-    yield from (file for file in _listed(cache / "stat") if file.lstat().st_mtime < time.time() - _STAT_CACHE_AGE_S)
+    yield from (file for file in _listed(cache / "stat") if _is_stale(file, kept))
     for slot in cache.glob("apt/*/*"):
         yield from _unused_apt_cache(slot, before)
     scratch_before = min(before, time.time() - _SCRATCH_MIN_AGE_S)
     yield from (item for item in _listed(path / "tmp") if item.lstat().st_mtime < scratch_before)
     yield from _unfinished_files(path, time.time() - _SCRATCH_MIN_AGE_S)
     yield from _lost_artifacts(repository, kept, before)
+
+
+def _is_stale(stat_cache: Path, kept: Container[bytes]) -> bool:
+    """Whether nobody uses a stat cache, or it vouches for directories that are gone."""
+    old = stat_cache.lstat().st_mtime < time.time() - _STAT_CACHE_AGE_S
+    return old or any(tree not in kept for tree in cached_trees(stat_cache))
 
 
 def _unfinished_files(path: Path, before: float) -> Iterator[Path]:

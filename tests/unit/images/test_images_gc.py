@@ -296,3 +296,18 @@ def test_a_commit_a_day_for_months_leaves_a_handful_of_packs(tmp_path: Path) -> 
     assert len(repository.objects.packs()) <= 10
     assert len(list(repository.log("main"))) == 120
     assert _sound(repository)
+
+
+def test_a_stat_cache_that_vouches_for_trees_that_are_gone_goes_too(repository: Repository, tmp_path: Path) -> None:
+    kept, lost = make_tree(tmp_path / "kept", {"a": "1"}), make_tree(tmp_path / "lost", {"d/a": "2"})
+    repository.commit_tree(kept, "main", "kept")
+    repository.commit_tree(lost, "other", "lost")
+    repository.remove("other")
+    assert len(list((repository.path / "cache/stat").iterdir())) == 2
+
+    collect(repository, grace_s=0)
+
+    assert len(list((repository.path / "cache/stat").iterdir())) == 1
+    assert repository.commit_tree(kept, "main", "unchanged").created is False
+    repository.commit_tree(lost, "other", "again")
+    assert _sound(repository)
