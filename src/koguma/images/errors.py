@@ -51,6 +51,14 @@ class PolicyError(ImageError):
     """policy.toml holds something it may not."""
 
 
+class SignatureError(ImageError):
+    """A commit is not signed by a key that is trusted here."""
+
+
+class KeyringError(ImageError):
+    """A key cannot be added, rotated or revoked."""
+
+
 class RecipeError(ImageError):
     """A recipe is not valid."""
 

@@ -136,7 +136,7 @@ def _make_artifact(
     repository: Repository, commit: Commit, final: Path, progress: Callable[[str, int], None] | None
 ) -> None:
     from koguma.images.kernels import architecture, find_boot_files  # noqa: PLC0415 - `log` must start fast
-    from koguma.images.signing import load_signing_key, sign  # noqa: PLC0415
+    from koguma.images.signing import sign_manifest  # noqa: PLC0415
 
     store = repository.objects
     root = read_root(store.read_verified, bytes.fromhex(commit.tree))
@@ -150,7 +150,7 @@ def _make_artifact(
         }
         manifest = _manifest(repository, commit, root, files, boot_files.version, architecture(store.read, root))
         write_atomically(folder / "manifest.json", manifest)
-        write_atomically(folder / "manifest.sig", sign(manifest, load_signing_key(repository.path / "keys")))
+        write_atomically(folder / "manifest.sig", sign_manifest(manifest, repository.path / "keys"))
         for file in files.values():
             sync_file(folder / file.name)
         folder.chmod(0o755)

@@ -1,7 +1,8 @@
-"""Ed25519 keys and signatures of manifests. Owns `keys/` of a repository.
+"""Ed25519 keys and signatures of manifests. Owns `keys/` of a repository, with `keyring`, which changes it.
 
-`keys/signing.pem` (PKCS#8, mode 0600) signs; `keys/trusted/<key id>.pem` are what machines accept. A signature file
-holds one line per key, `<key id> <base64>`, so that keys can be rotated without a moment when nothing is accepted.
+`keys/signing.pem` (PKCS#8, mode 0600) signs, and `keys/retiring/<key id>.pem` sign too, until they are revoked;
+`keys/trusted/<key id>.pem` are what machines accept. A signature file holds one line per key, `<key id> <base64>`, so
+that keys can be rotated without a moment when nothing is accepted.
 """
 
 from __future__ import annotations
@@ -53,7 +54,11 @@ def create_keys(keys: Path) -> str:
 
 def load_signing_key(keys: Path) -> Ed25519PrivateKey:
     """The private key. Raises ManifestError when it is missing or of another kind."""
-    path = keys / "signing.pem"
+    return load_private_key(keys / "signing.pem")
+
+
+def load_private_key(path: Path) -> Ed25519PrivateKey:
+    """A private key of a file. Raises ManifestError when it is missing or of another kind."""
     try:
         key = load_pem_private_key(path.read_bytes(), password=None)
     except (OSError, ValueError) as error:
@@ -61,6 +66,15 @@ def load_signing_key(keys: Path) -> Ed25519PrivateKey:
     if not isinstance(key, Ed25519PrivateKey):
         raise ManifestError(f"the signing key must be ed25519, got {type(key).__name__} ({path})")
     return key
+
+
+def signing_keys(keys: Path) -> list[Ed25519PrivateKey]:
+    """All keys that sign: the present one first, then those that were rotated out and are not revoked yet.
+
+    Machines whose stage 1 was built before a rotation know the old key only.
+    """
+    retiring = sorted((keys / "retiring").glob("*.pem"))
+    return [load_signing_key(keys), *(load_private_key(path) for path in retiring)]
 
 
 def trusted_keys(keys: Path) -> dict[str, Ed25519PublicKey]:
@@ -81,6 +95,11 @@ def sign(manifest: bytes, key: Ed25519PrivateKey) -> bytes:
     """The content of `manifest.sig` for these exact bytes."""
     signature = base64.b64encode(key.sign(manifest)).decode()
     return f"{key_id(key.public_key())} {signature}\n".encode()
+
+
+def sign_manifest(manifest: bytes, keys: Path) -> bytes:
+    """The content of `manifest.sig` by all keys that sign."""
+    return b"".join(sign(manifest, key) for key in signing_keys(keys))
 
 
 def verify(manifest: bytes, signatures: bytes, trusted: dict[str, Ed25519PublicKey]) -> str:

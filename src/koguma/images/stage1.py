@@ -28,7 +28,7 @@ from koguma.images.aptsources import machine_sources, mirror_lines
 from koguma.images.build import node_directory
 from koguma.images.errors import ToolError
 from koguma.images.files import remove_tree, sync_directory, sync_file
-from koguma.images.signing import load_signing_key, sign
+from koguma.images.signing import sign_manifest
 from koguma.images.tools import last_words, run_tool, with_own_mounts
 
 MANIFEST_FORMAT = "koguma-stage1/1"
@@ -67,7 +67,7 @@ def build_stage1(
         manifest = _manifest(result, release)
         build_id = hashlib.sha256(manifest).hexdigest()
         (result / "manifest.json").write_bytes(manifest)
-        (result / "manifest.sig").write_bytes(sign(manifest, load_signing_key(repository / "keys")))
+        (result / "manifest.sig").write_bytes(sign_manifest(manifest, repository / "keys"))
         _put_into_place(result, shelf, build_id)
     _remove_old_builds(shelf)
     return build_id

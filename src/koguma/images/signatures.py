@@ -1,0 +1,165 @@
+"""Signatures of commits, and the policy that demands them. Owns `signatures/` of a repository.
+
+A signature is detached: a line `<commit id> <key id> <base64>` over the commit's exact bytes, so that a commit can be
+signed later, by further keys, and by a new key after a rotation. Lines are only ever added; what is not a whole, valid
+line counts for nothing.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import os
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cryptography.exceptions import InvalidSignature
+
+from koguma.images.errors import SignatureError
+from koguma.images.files import locked, storage_errors, sync_directory, write_all
+from koguma.images.policy import load_policy
+from koguma.images.refs import RefKind
+from koguma.images.signing import key_id, signing_keys, trusted_keys
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    from koguma.images.repository import Repository
+
+FOLDER = "signatures"
+_LOG = "log"
+_LINE = re.compile(rb"([0-9a-f]{64}) ([0-9a-f]{16}) ([A-Za-z0-9+/]{86}==)")
+LINE_BYTES = 64 + 1 + 16 + 1 + 88 + 1
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    commit: str
+    key: str
+    """The id of the key."""
+    encoded: str
+    """Base64 of the 64 bytes."""
+
+    def line(self) -> bytes:
+        return f"{self.commit} {self.key} {self.encoded}\n".encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a commit's signatures are worth here."""
+
+    valid: tuple[str, ...]
+    """Ids of trusted keys whose signatures are right."""
+    untrusted: tuple[str, ...]
+    """Ids of keys that are not trusted here."""
+    wrong: tuple[str, ...]
+    """Ids of trusted keys whose signatures do not match the commit."""
+
+
+def sign_commit(repository: Repository, commit: str) -> tuple[str, ...]:
+    """Sign a commit with the keys of this repository; the ids of the keys. Signing it again changes nothing."""
+    content = repository.objects.read_verified(bytes.fromhex(commit))
+    present = {signature.key for signature in signatures_of(repository.path, commit)}
+    keys = signing_keys(repository.path / "keys")
+    fresh = [signature_by(key, commit, content) for key in keys if key_id(key.public_key()) not in present]
+    add_signatures(repository.path, fresh)
+    return tuple(key_id(key.public_key()) for key in keys)
+
+
+def verify_commit(repository: Repository, commit: str) -> Verdict:
+    """Hold a commit's signatures against the keys trusted here."""
+    content = repository.objects.read_verified(bytes.fromhex(commit))
+    trusted = trusted_keys(repository.path / "keys")
+    valid, untrusted, wrong = [], [], []
+    for signature in signatures_of(repository.path, commit):
+        if signature.key not in trusted:
+            untrusted.append(signature.key)
+            continue
+        try:
+            trusted[signature.key].verify(base64.b64decode(signature.encoded, validate=True), content)
+            valid.append(signature.key)
+        except (InvalidSignature, binascii.Error, ValueError):
+            wrong.append(signature.key)
+    return Verdict(tuple(dict.fromkeys(valid)), tuple(dict.fromkeys(untrusted)), tuple(dict.fromkeys(wrong)))
+
+
+def reason_unsigned(repository: Repository, kind: RefKind, name: str, commit: str) -> str | None:
+    """Why policy does not let this ref name this commit; None when it does."""
+    if kind is RefKind.REMOTE or not load_policy(repository.path).signatures.requires(name):
+        return None
+    verdict = verify_commit(repository, commit)
+    if verdict.valid:
+        return None
+    seen = [*(f"{key}, not trusted here" for key in verdict.untrusted), *(f"{key}, wrong" for key in verdict.wrong)]
+    return (
+        f"{kind.word} {name!r} takes commits signed by a trusted key only, {commit[:12]} has "
+        f"{'signatures of ' + '; '.join(seen) if seen else 'no signature'} (policy.toml, signatures.require_signed)"
+    )
+
+
+def require_signature(repository: Repository, kind: RefKind, name: str, commit: str) -> None:
+    """Raises SignatureError when policy does not let this ref name this commit."""
+    if reason := reason_unsigned(repository, kind, name, commit):
+        raise SignatureError(reason)
+
+
+def add_signatures(repository: Path, signatures: Iterable[Signature]) -> None:
+    """Append to the log; a line that a crash cut short before is closed off first."""
+    data = b"".join(signature.line() for signature in signatures)
+    if not data:
+        return
+    with storage_errors("signatures"), locked(repository / "locks" / "signatures", timeout_s=60, what="signatures"):
+        folder = repository / FOLDER
+        fresh = not (folder / _LOG).exists()
+        folder.mkdir(exist_ok=True)
+        descriptor = os.open(folder / _LOG, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        try:
+            size = os.fstat(descriptor).st_size
+            if size and os.pread(descriptor, 1, size - 1) != b"\n":
+                data = b"\n" + data
+            write_all(descriptor, data)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        if fresh:
+            sync_directory(folder)
+            sync_directory(repository)
+
+
+def signatures_of(repository: Path, commit: str) -> list[Signature]:
+    return [item for item in _search(repository, commit.encode()) if item.commit == commit]
+
+
+def all_signatures(repository: Path) -> list[Signature]:
+    return list(parse_signatures(_content(repository)))
+
+
+def parse_signatures(data: bytes) -> Iterator[Signature]:
+    """The whole lines of a signature file; others are passed over."""
+    for line in data.split(b"\n"):
+        if match := _LINE.fullmatch(line):
+            commit, key, encoded = (part.decode() for part in match.groups())
+            yield Signature(commit, key, encoded)
+
+
+def signature_by(key: Ed25519PrivateKey, commit: str, content: bytes) -> Signature:
+    return Signature(commit, key_id(key.public_key()), base64.b64encode(key.sign(content)).decode())
+
+
+def _search(repository: Path, commit: bytes) -> Iterator[Signature]:
+    """Lines of one commit, without parsing those of all others."""
+    data = _content(repository)
+    at = data.find(commit)
+    while at >= 0:
+        yield from parse_signatures(data[at : at + LINE_BYTES - 1])
+        at = data.find(commit, at + 1)
+
+
+def _content(repository: Path) -> bytes:
+    try:
+        return (repository / FOLDER / _LOG).read_bytes()
+    except FileNotFoundError:
+        return b""
