@@ -31,3 +31,27 @@ class UnknownDriver(PowerError):
 
 class Superseded(KogumaError):
     """The operation was replaced by another while a step ran; the result of the step is void."""
+
+
+class ObjectBackendError(KogumaError):
+    """A blob could not be read or written."""
+
+
+class BackendUnreachable(ObjectBackendError):
+    """The other side did not answer, broke off or is busy; it may answer later."""
+
+    retry = True
+
+
+class BackendRefused(ObjectBackendError):
+    """The other side answered and refused: credentials, rights, or a request it does not know."""
+
+
+class BlobMissing(ObjectBackendError):
+    """There is no blob of this name."""
+
+
+class BlobChanged(ObjectBackendError):
+    """The blob is not the one that was to be replaced; reading it again and repeating the change may succeed."""
+
+    retry = True

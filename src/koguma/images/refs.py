@@ -39,6 +39,8 @@ class RefKind(Enum):
     """Moves with every commit made on it."""
     TAG = "tags"
     """Stays."""
+    REMOTE = "remotes"
+    """Where a branch of another repository was when it was last looked at: `<remote>/<branch>`. Yields no label."""
 
     @property
     def word(self) -> str:
@@ -78,6 +80,9 @@ def check_ref_name(name: str) -> str:
     return name
 
 
+Permit = Callable[[RefKind, str, str], None]
+
+
 class Refs:
     """The refs of one repository."""
 
@@ -87,11 +92,15 @@ class Refs:
         now: Callable[[], float] = time.time,
         *,
         is_there: Callable[[str], bool] = lambda _: True,
+        permit: Permit | None = None,
     ) -> None:
-        """`is_there` says whether a commit is stored; it is asked under the lock, so that gc cannot remove it then."""
+        """`is_there` says whether a commit is stored; it is asked under the lock, so that gc cannot remove it then.
+        `permit` is asked before a ref moves and raises what forbids it.
+        """
         self._repository = repository
         self._now = now
         self._is_there = is_there
+        self._permit = permit
 
     def create_directories(self) -> None:
         for kind in RefKind:
@@ -112,32 +121,51 @@ class Refs:
         return text
 
     def find(self, name: str) -> Ref | None:
-        """A branch or tag by its name; no two share one."""
+        """A branch or tag by its name, no two share one; else a remote's branch."""
         for kind in RefKind:
             if commit := self.get(kind, name):
                 return Ref(name, kind, commit)
         return None
 
     def all(self) -> list[Ref]:
-        """Every ref, branches first, in order of their names."""
+        """Every branch and tag, branches first, in order of their names."""
+        return self._of(RefKind.BRANCH) + self._of(RefKind.TAG)
+
+    def remotes(self) -> list[Ref]:
+        """Where the branches of other repositories were, in order of their names."""
+        return self._of(RefKind.REMOTE)
+
+    def every(self) -> list[Ref]:
+        """All that keeps commits: branches, tags, and branches of other repositories."""
+        return self.all() + self.remotes()
+
+    def _of(self, kind: RefKind) -> list[Ref]:
         found = []
-        for kind in RefKind:
-            for file in os.listdir(self._repository / "refs" / kind.value):  # noqa: PTH208 - `log` starts with this
-                name = unquote(file)
-                if not file.startswith(".") and (commit := self.get(kind, name)):
-                    found.append(Ref(name, kind, commit))
-        return sorted(found, key=lambda ref: (ref.kind.value, ref.name))
+        try:
+            files = os.listdir(self._repository / "refs" / kind.value)  # noqa: PTH208 - `log` starts with this
+        except FileNotFoundError:
+            return []  # a repository made before there were refs of this kind
+        for file in files:
+            name = unquote(file)
+            if not file.startswith(".") and (commit := self.get(kind, name)):
+                found.append(Ref(name, kind, commit))
+        return sorted(found, key=lambda ref: ref.name)
 
     def update(self, kind: RefKind, name: str, new: str, *, old: str | None, author: str, reason: str) -> None:
         """Set a ref that is `old` now (None: that does not exist) to `new`.
 
-        Raises RefMovedError when it is not, RefError when the name is refused or taken by the other kind.
+        Raises RefMovedError when it is not, RefError when the name is refused or taken by the other kind, and what
+        the repository's policy forbids.
         """
         check_ref_name(name)
+        if self._permit:
+            self._permit(kind, name, new)
         with storage_errors(f"changing {kind.word} {name!r}"), self.lock():
+            if kind is RefKind.REMOTE:
+                self.create_directories()  # a repository made before there were refs of this kind
             self._expect(kind, name, old)
             other = RefKind.TAG if kind is RefKind.BRANCH else RefKind.BRANCH
-            if self.get(other, name):
+            if kind is not RefKind.REMOTE and self.get(other, name):
                 raise RefError(
                     f"a {kind.word} may not have the name of a {other.word}: labels are by name, got {name!r}"
                 )
@@ -178,7 +206,7 @@ class Refs:
 
     def logged_commits(self) -> Iterable[str]:
         """Every commit any log names: what `branch@{n}` may still lead to."""
-        for ref in self.all():
+        for ref in self.every():
             for change in self._read_log(ref.kind, ref.name):
                 yield from (item for item in (change.old, change.new) if item != NO_COMMIT)
 

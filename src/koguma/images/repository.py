@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -20,6 +21,7 @@ from koguma.images.files import storage_errors, write_atomically
 from koguma.images.history import ancestors, in_order
 from koguma.images.objects import COMMIT, ObjectStore, ObjectWriter
 from koguma.images.refs import DEFAULT_BRANCH, Ref, RefChange, RefKind, Refs, check_ref_name
+from koguma.images.shallow import read_shallow
 from koguma.images.trees import Entry, read_root
 
 if TYPE_CHECKING:
@@ -52,7 +54,7 @@ class Repository:
         """Use `open` or `init`."""
         self.path = path
         self.objects = ObjectStore(path / "packs", path / "locks" / "objects")
-        self.refs = Refs(path, is_there=self._is_stored)
+        self.refs = Refs(path, is_there=self._is_stored, permit=self._permit)
 
     @classmethod
     def init(cls, path: Path) -> Repository:
@@ -108,8 +110,18 @@ class Repository:
     # Reading
 
     def commit(self, commit_id: str) -> Commit:
-        """A commit by its whole id."""
-        return decode_commit(self.objects.read_verified(bytes.fromhex(commit_id)), commit_id)
+        """A commit by its whole id. One whose parents were left out by a shallow pull is given without parents."""
+        found = decode_commit(self.objects.read_verified(bytes.fromhex(commit_id)), commit_id)
+        return replace(found, parents=()) if commit_id in self.shallow else found
+
+    @cached_property
+    def shallow(self) -> frozenset[str]:
+        """Commits whose parents a shallow pull left out."""
+        return read_shallow(self.path)
+
+    def forget_shallow(self) -> None:
+        """Read the list of shallow commits again at its next use."""
+        self.__dict__.pop("shallow", None)
 
     def resolve(self, revision: str) -> Commit:
         """The commit an expression names: `compute`, `v1~2`, `3f2a91`, `HEAD`, `compute@{1}`. Raises RevisionError."""
@@ -271,6 +283,7 @@ class Repository:
         gc leaves alone what a writer found until then."""
         if commit.id == base:
             return Committed(commit, created=False)
+        self._sign(commit)
         reason = f"commit: {commit.subject}"
         self.refs.update(RefKind.BRANCH, branch, commit.id, old=base, author=commit.author, reason=reason)
         self.refs.set_head(branch)
@@ -315,6 +328,20 @@ class Repository:
             raise RefError(f"a {kind.word} named {name!r} exists already; remove it with: koguma image rm {name}")
         self.refs.update(kind, name, commit.id, old=None, author=default_author(), reason=f"created from {start}")
         return Ref(name, kind, commit.id)
+
+    def _sign(self, commit: Commit) -> None:
+        """Sign what is committed here, when a signing key is here."""
+        if (self.path / "keys" / "signing.pem").exists():
+            from koguma.images.signatures import sign_commit  # noqa: PLC0415 - slow to load
+
+            sign_commit(self, commit.id)
+
+    def _permit(self, kind: RefKind, name: str, commit: str) -> None:
+        """Refuse to move a ref whose commits must be signed to one that is not."""
+        if (self.path / "policy.toml").exists():
+            from koguma.images.signatures import require_signature  # noqa: PLC0415 - slow to load
+
+            require_signature(self, kind, name, commit)
 
     def _ref(self, name: str) -> Ref:
         ref = self.refs.find(name)

@@ -49,6 +49,19 @@ class ImageGroup(LazyGroup):
             "export": Command("koguma.cli.image.writing", "Write a commit's tree as an image."),
             "build-stage1": Command("koguma.cli.image.making", "Build the small system that boots commits."),
         },
+        "Share commits": {
+            "clone": Command("koguma.cli.image.transfer", "Make a repository of another one."),
+            "fetch": Command("koguma.cli.image.transfer", "Bring a remote's branches, move none of yours."),
+            "pull": Command("koguma.cli.image.transfer", "Fetch a branch and move yours forward to it."),
+            "push": Command("koguma.cli.image.transfer", "Send branches and tags to a remote."),
+            "remote": Command("koguma.cli.image.transfer", "Name other repositories: add, remove, list, show."),
+            "serve": Command("koguma.cli.image.transfer", "Offer this repository to other sites over HTTP."),
+        },
+        "Trust commits": {
+            "sign": Command("koguma.cli.image.trust", "Sign commits with this repository's key."),
+            "verify": Command("koguma.cli.image.trust", "Say who signed commits."),
+            "keys": Command("koguma.cli.image.trust", "List, add, rotate, revoke and export keys."),
+        },
         "Keep a repository": {
             "gc": Command("koguma.cli.image.keeping", "Remove what nothing refers to and merge packs."),
             "du": Command("koguma.cli.image.keeping", "Show what commits cost in bytes."),

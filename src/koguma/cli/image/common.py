@@ -51,11 +51,11 @@ def finish(repository: Repository, done: Committed, *, wait: bool) -> None:
             if missing.commit == done.commit.id:
                 say(f"no label: {missing.reason}")
     else:
-        _labels_later(repository)
+        labels_later(repository)
     print(done.commit.id)
 
 
-def _labels_later(repository: Repository) -> None:
+def labels_later(repository: Repository) -> None:
     """Start a process of its own that makes the artifact; should it die, the next command that needs labels does it."""
     import subprocess
 

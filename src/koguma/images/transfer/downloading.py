@@ -1,0 +1,247 @@
+"""Brings objects from a remote: in ranges that lie together, several at once, each record verified as it arrives.
+
+Every range may be asked for again; what arrived is in part files, so a run that fails or dies is taken up by the next.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from types import TracebackType
+from typing import NamedTuple, Self
+
+from koguma.images.errors import ObjectMissingError
+from koguma.images.objects import ObjectStore
+from koguma.images.packs import RECORD
+from koguma.images.transfer.catalogue import Catalogue, Place
+from koguma.images.transfer.errors import HostileRemoteError
+from koguma.images.transfer.incoming import PartFile
+from koguma.images.transfer.records import Header, Stream, verified
+from koguma.images.transfer.retrying import Backoff, retrying
+
+GAP_MAX_BYTES = 64 * 1024
+"""Records that are not wanted are read over when a request of their own would cost more than they do."""
+SPAN_MAX_BYTES = 8 * 1024 * 1024
+CONNECTIONS = 4
+
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Adjacent records of one pack, asked for at once."""
+
+    pack: str
+    offset: int
+    length: int
+    wanted: frozenset[bytes]
+
+
+class Arrived(NamedTuple):
+    header: Header
+    payload: bytes
+    content: bytes
+    """Empty for large objects."""
+
+
+class Downloads:
+    """Objects from one remote into a part file of one repository."""
+
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        store: ObjectStore,
+        part: Callable[[], PartFile],
+        *,
+        backoff: Backoff | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        self._catalogue = catalogue
+        self._store = store
+        self._new_part = part
+        self._parts: list[PartFile] = []
+        self._backoff = backoff or Backoff()
+        self._progress = progress
+        self._pool = ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="fetch")
+        self.objects = 0
+        self.bytes = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        for part in self._parts:
+            part.close()
+
+    @property
+    def parts(self) -> list[PartFile]:
+        return self._parts
+
+    def has(self, object_id: bytes) -> bool:
+        """Whether an object is here, in the repository or among what arrived."""
+        return any(object_id in part.places for part in self._parts) or self._store.contains(object_id)
+
+    def read_many(self, ids: Iterable[bytes]) -> Mapping[bytes, bytes]:
+        """Commits and trees, from here where they are here, else from the remote; those are kept, too."""
+        found: dict[bytes, bytes] = {}
+        absent: list[bytes] = []
+        for object_id in ids:
+            content = self._read_here(object_id)
+            if content is None:
+                absent.append(object_id)
+            else:
+                found[object_id] = content
+        for arrived in self._arrivals(absent):
+            self._keep(arrived)
+            found[arrived.header.id] = arrived.content or self._read_here(arrived.header.id) or b""
+        return found
+
+    def fetch_files(self, sizes: Mapping[bytes, int]) -> None:
+        """Bring contents; each must have the size its tree says."""
+        for arrived in self._arrivals(object_id for object_id in sizes if not self.has(object_id)):
+            if arrived.header.size != sizes[arrived.header.id]:
+                raise HostileRemoteError(
+                    f"a file must have the {sizes[arrived.header.id]} bytes its tree says, got {arrived.header.size} "
+                    f"({arrived.header.id.hex()}, {self._catalogue.place})"
+                )
+            self._keep(arrived)
+
+    def fetch_packs(self) -> None:
+        """Bring whole packs of which nearly nothing is here: at a first pull, and of every commit since the last one.
+
+        What no ref leads to comes along and is left to gc; asking a pack's parts one by one would cost more.
+        """
+        for pack in self._catalogue.packs():
+            absent, here = [], 0
+            for object_id, place in self._catalogue.objects(pack):
+                if self.has(object_id):
+                    here += place.stored
+                else:
+                    absent.append((object_id, place))
+            missing = sum(place.stored for _, place in absent)
+            if absent and here * 10 <= missing:
+                self._next_part()
+                for arrived in self._spans(spans(absent)):
+                    self._keep(arrived)
+
+    def _arrivals(self, ids: Iterable[bytes]) -> Iterator[Arrived]:
+        places = []
+        for object_id in ids:
+            place = self._catalogue.find(object_id)
+            if place is None:
+                raise ObjectMissingError(
+                    f"a remote must have what its commits refer to, object {object_id.hex()} is in no pack "
+                    f"({self._catalogue.place})"
+                )
+            places.append((object_id, place))
+        yield from self._spans(spans(places))
+
+    def _spans(self, wanted: list[Span]) -> Iterator[Arrived]:
+        """Ranges in order, the next ones under way while one is worked on."""
+        running: deque[Future[list[Arrived]]] = deque()
+        todo = deque(wanted)
+        while todo or running:
+            while todo and len(running) < CONNECTIONS + 2 and todo[0].length <= SPAN_MAX_BYTES + RECORD.size:
+                running.append(self._pool.submit(self._fetch_span, todo.popleft()))
+            if running:
+                yield from running.popleft().result()
+            elif todo:
+                yield from self._fetch_large(todo.popleft())
+
+    def _fetch_span(self, span: Span) -> list[Arrived]:
+        return retrying(lambda: self._try_span(span), self._backoff)
+
+    def _try_span(self, span: Span) -> list[Arrived]:
+        place = f"{span.pack} at {span.offset}, {self._catalogue.place}"
+        stream = Stream(self._catalogue.backend.read_range(span.pack, span.offset, span.length), place)
+        arrived = []
+        while header := stream.header():
+            if header.id in span.wanted:
+                payload = stream.payload(header)
+                arrived.append(Arrived(header, payload, verified(header, payload, place)))
+            else:
+                stream.skip(header)
+        self._require_all(span, {item.header.id for item in arrived}, place)
+        return arrived
+
+    def _fetch_large(self, span: Span) -> Iterator[Arrived]:
+        """A span of one large record goes to the part file as it arrives."""
+        (object_id,) = span.wanted
+        place = f"{span.pack} at {span.offset}, {self._catalogue.place}"
+
+        def attempt() -> Header:
+            stream = Stream(self._catalogue.backend.read_range(span.pack, span.offset, span.length), place)
+            header = stream.header()
+            if header is None or header.id != object_id or header.stored != span.length - RECORD.size:
+                raise HostileRemoteError(
+                    f"a record must be where its index says, object {object_id.hex()} is not ({place})"
+                )
+            self._part().append_pieces(header, stream.take_pieces(header.stored), place)
+            return header
+
+        header = retrying(attempt, self._backoff)
+        self._count(header)
+        yield Arrived(header, b"", b"")
+
+    def _require_all(self, span: Span, got: set[bytes], place: str) -> None:
+        if got != span.wanted:
+            raise _misplaced(next(iter(span.wanted - got)), place)
+
+    def _keep(self, arrived: Arrived) -> None:
+        if arrived.header.id in self._part().places:
+            return  # a large one, already written
+        self._part().append(arrived.header, arrived.payload)
+        self._count(arrived.header)
+
+    def _count(self, header: Header) -> None:
+        self.objects += 1
+        self.bytes += RECORD.size + header.stored
+        if self._progress:
+            self._progress(RECORD.size + header.stored)
+
+    def _part(self) -> PartFile:
+        if not self._parts:
+            self._next_part()
+        return self._parts[-1]
+
+    def _next_part(self) -> None:
+        if not self._parts or self._parts[-1].places:
+            self._parts.append(self._new_part())
+
+    def _read_here(self, object_id: bytes) -> bytes | None:
+        for part in self._parts:
+            if record := part.read(object_id):
+                return verified(*record, "a part file", whole=True)
+        if self._store.contains(object_id):
+            return self._store.read_verified(object_id)
+        return None
+
+
+def _misplaced(object_id: bytes, place: str) -> HostileRemoteError:
+    return HostileRemoteError(f"a record must be where its index says, object {object_id.hex()} is not ({place})")
+
+
+def spans(places: Iterable[tuple[bytes, Place]]) -> list[Span]:
+    """The ranges to ask for, in the order they lie in the packs."""
+    ordered = sorted(places, key=lambda item: (item[1].pack, item[1].offset))
+    found: list[Span] = []
+    ids: set[bytes] = set()
+    pack, start, end = "", 0, 0
+    for object_id, place in ordered:
+        last = place.offset + RECORD.size + place.stored
+        joins = pack == place.pack and 0 <= place.offset - end <= GAP_MAX_BYTES and last - start <= SPAN_MAX_BYTES
+        if ids and not joins:
+            found.append(Span(pack, start, end - start, frozenset(ids)))
+            ids = set()
+        if not ids:
+            pack, start = place.pack, place.offset
+        ids.add(object_id)
+        end = last
+    if ids:
+        found.append(Span(pack, start, end - start, frozenset(ids)))
+    return found

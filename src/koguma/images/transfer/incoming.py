@@ -1,0 +1,290 @@
+"""Packs that are arriving. Owns `incoming/` of a repository.
+
+A part file is a pack without an index. Its writer holds a lock on the file itself; when the writer dies, however it
+dies, whoever comes next keeps the records that are whole: that is what makes every transfer resumable. Objects that
+were salvaged are as good as any other, because each is verified by its id; nothing refers to them yet.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from hashlib import sha256
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from koguma.images.files import storage_errors, sync_directory, write_all
+from koguma.images.packs import (
+    INDEX_SUFFIX,
+    PACK_HEADER,
+    PACK_MAGIC,
+    PACK_SUFFIX,
+    RECORD,
+    VERSION,
+    encode_index,
+)
+from koguma.images.transfer.errors import HostileRemoteError
+from koguma.images.transfer.records import LARGE_BYTES, Check, Header, Stream, verified
+
+FOLDER = "incoming"
+_PREFIX = "part-"
+_BUFFER_BYTES = 4 * 1024 * 1024
+_PIECE_BYTES = 1024 * 1024
+
+Places = dict[bytes, tuple[int, int]]
+PACK_START = PACK_HEADER.pack(PACK_MAGIC, VERSION, 0)
+
+
+class PartFile:
+    """A pack that grows, record by verified record, until `publish` gives it an index and a name.
+
+    Closed without `publish`, it stays for `salvage`.
+    """
+
+    def __init__(self, repository: Path) -> None:
+        folder = repository / FOLDER
+        folder.mkdir(mode=0o700, exist_ok=True)
+        self._repository = repository
+        self._path = folder / f"{_PREFIX}{os.urandom(8).hex()}"
+        self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self.places: Places = {}
+        self._pending: list[bytes] = [PACK_START]
+        self._pending_bytes = len(PACK_START)
+        self.size_bytes = len(PACK_START)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def append(self, header: Header, payload: bytes) -> None:
+        """Add a record that was verified."""
+        self.places[header.id] = (self.size_bytes, header.stored)
+        self._pending += (header.raw, payload)
+        self._pending_bytes += len(header.raw) + len(payload)
+        self.size_bytes += len(header.raw) + len(payload)
+        if self._pending_bytes >= _BUFFER_BYTES:
+            self.flush()
+
+    def append_pieces(self, header: Header, pieces: Iterator[bytes], place: str) -> None:
+        """Add a large record as it arrives; when it is not what its id says, nothing of it stays."""
+        self.flush()
+        start = self.size_bytes
+        check = Check(header, place)
+        try:
+            write_all(self._fd, header.raw)
+            got = 0
+            for piece in pieces:
+                check.feed(piece)
+                got += len(piece)
+                write_all(self._fd, piece)
+            check.finish(got)
+        except BaseException:
+            os.ftruncate(self._fd, start)
+            os.lseek(self._fd, start, os.SEEK_SET)
+            raise
+        self.places[header.id] = (start, header.stored)
+        self.size_bytes = start + RECORD.size + header.stored
+
+    def read(self, object_id: bytes) -> tuple[Header, bytes] | None:
+        """A record that arrived already, if it did."""
+        place = self.places.get(object_id)
+        if place is None:
+            return None
+        self.flush()
+        data = os.pread(self._fd, RECORD.size + place[1], place[0])
+        return Header(data[: RECORD.size], *_fields(data[: RECORD.size])), data[RECORD.size :]
+
+    def flush(self) -> None:
+        if self._pending:
+            data, self._pending, self._pending_bytes = b"".join(self._pending), [], 0
+            write_all(self._fd, data)
+
+    def sync(self) -> None:
+        """Make what arrived durable, before the locks that `publish` needs are taken."""
+        if self.places:
+            self.flush()
+            os.fsync(self._fd)
+
+    def publish(self) -> None:
+        """Make the pack one of the repository's. The caller holds the `objects` lock."""
+        if self.places:
+            self.sync()
+            publish_pack(self._repository, self._path, self.places, self.size_bytes)
+        else:
+            self._path.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Keep what arrived for the next run; an empty part goes."""
+        if self._fd < 0:
+            return
+        try:
+            if not self.places:
+                self._path.unlink(missing_ok=True)
+            else:
+                with suppress(OSError):  # a full disk: what was written before is salvaged
+                    self.flush()
+        finally:
+            os.close(self._fd)
+            self._fd = -1
+
+
+class UploadFile:
+    """A pack that somebody sends, as it arrives and not yet verified; `accept` verifies it."""
+
+    def __init__(self, repository: Path) -> None:
+        folder = repository / FOLDER
+        folder.mkdir(mode=0o700, exist_ok=True)
+        self.path = folder / f"{_PREFIX}{os.urandom(8).hex()}"
+        self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self.size_bytes = 0
+
+    def write(self, data: bytes) -> None:
+        write_all(self._fd, data)
+        self.size_bytes += len(data)
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+
+def salvage(repository: Path, writing: Callable[[], None] | None = None) -> int:
+    """Turn what interrupted transfers left into packs; the number of objects saved.
+
+    The caller holds the `objects` lock (shared). Parts that are still written are let alone.
+    """
+    saved = 0
+    folder = repository / FOLDER
+    try:
+        names = sorted(os.listdir(folder))  # noqa: PTH208 - most repositories have no such folder, this is the cheapest look
+    except FileNotFoundError:
+        return 0
+    for name in names:
+        if not name.startswith(_PREFIX):
+            continue
+        with _own(folder / name) as descriptor:
+            if descriptor is not None:
+                saved += _salvage_one(repository, folder / name, descriptor)
+                if writing:
+                    writing()
+    return saved
+
+
+def accept(repository: Path, path: Path, place: str) -> int:
+    """Verify a pack that was sent, wholly, and make it one of the repository's; the number of its objects.
+
+    The caller holds the `objects` lock (shared). Raises HostileRemoteError, after which the file is gone.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        places, end = _scan(descriptor, place, strict=True)
+        os.fsync(descriptor)
+        if places:
+            publish_pack(repository, path, places, end)
+        else:
+            path.unlink(missing_ok=True)
+    except HostileRemoteError:
+        path.unlink(missing_ok=True)
+        raise
+    finally:
+        os.close(descriptor)
+    return len(places)
+
+
+def publish_pack(repository: Path, path: Path, places: Places, size_bytes: int) -> None:
+    """Give a whole, synced pack its index and its name: pack first, index last, as every writer of packs does."""
+    folder = repository / "packs"
+    index = encode_index(places, size_bytes)
+    name = "pack-" + sha256(index).hexdigest()[:32]
+    temporary = folder / f".new-{os.getpid()}-{os.urandom(6).hex()}{INDEX_SUFFIX}"
+    with storage_errors("a received pack"):
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        try:
+            write_all(descriptor, index)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        path.chmod(0o644)
+        path.rename(folder / (name + PACK_SUFFIX))
+        temporary.rename(folder / (name + INDEX_SUFFIX))
+        sync_directory(folder)
+
+
+def _salvage_one(repository: Path, path: Path, descriptor: int) -> int:
+    try:
+        places, end = _scan(descriptor, str(path))
+    except HostileRemoteError:
+        places, end = {}, 0  # an upload that broke the rules and died before it was refused
+    if not places:
+        path.unlink(missing_ok=True)
+        return 0
+    os.ftruncate(descriptor, end)
+    os.fsync(descriptor)
+    publish_pack(repository, path, places, end)
+    return len(places)
+
+
+def _scan(descriptor: int, place: str, *, strict: bool = False) -> tuple[Places, int]:
+    """The whole, verified records of a file and where the last of them ends; `strict`: which must be its end."""
+    size = os.fstat(descriptor).st_size
+    stream = Stream(_pieces(descriptor), place)
+    start = stream.take(len(PACK_START))
+    if start != PACK_START:
+        raise HostileRemoteError(f"a pack must start with {PACK_MAGIC!r} version {VERSION}, got {start!r} ({place})")
+    places: Places = {}
+    end = stream.position
+    while size - end >= RECORD.size:
+        header = stream.header()
+        if header is None or size - stream.position < header.stored:
+            break
+        if header.stored >= LARGE_BYTES or header.size >= LARGE_BYTES:
+            check = Check(header, place)
+            for piece in stream.take_pieces(header.stored):
+                check.feed(piece)
+            check.finish(header.stored)
+        else:
+            verified(header, stream.payload(header), place)
+        places[header.id] = (end, header.stored)
+        end = stream.position
+    if strict and end != size:
+        raise HostileRemoteError(f"a pack must consist of whole records, it breaks off at {end} ({place})")
+    return places, end
+
+
+def _pieces(descriptor: int) -> Iterator[bytes]:
+    position = 0
+    while piece := os.pread(descriptor, _PIECE_BYTES, position):
+        position += len(piece)
+        yield piece
+
+
+@contextmanager
+def _own(path: Path) -> Iterator[int | None]:
+    """The file, locked; None when its writer is alive or somebody else has it."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        yield None
+        return
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield None
+            return
+        # Whoever had the lock before may have published or removed the file meanwhile.
+        yield descriptor if path.exists() and path.stat().st_ino == os.fstat(descriptor).st_ino else None
+    finally:
+        os.close(descriptor)
+
+
+def _fields(raw: bytes) -> tuple[int, int, int, int, int, bytes]:
+    crc, kind, codec, _, stored, size, object_id = RECORD.unpack(raw)
+    return crc, kind, codec, stored, size, object_id

@@ -1,0 +1,178 @@
+"""Finds what is missing: from commits that are wanted to the objects that a destination does not have.
+
+Pure but for the lookups it is given, so that fetching, pushing and the check before a ref moves are one algorithm:
+
+1. Commits are read from the wanted tips back to commits that are **complete**: all they refer to is known to be there,
+   because a ref led to them before.
+2. The tree of every new commit is compared with that of a base: its parent's. What both have at the same place is
+   complete and skipped with all that is below; so the cost follows the change, not the image's size.
+3. Whatever else is reached is asked for one by one. That an object is there says nothing of what it refers to: a
+   transfer that was cut short leaves such objects.
+
+Objects are read in layers, all directories of one depth at once, because the other side may be far away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from koguma.images.commits import Commit, decode_commit
+from koguma.images.errors import CorruptError, ImageError
+from koguma.images.transfer.errors import HostileRemoteError
+from koguma.images.transfer.limits import COMMITS_MAX, DEPTH_MAX, ENTRIES_MAX
+from koguma.images.trees import DIRECTORY, FILE, Entry, decode, read_root
+
+ReadMany = Callable[[Iterable[bytes]], Mapping[bytes, bytes]]
+"""The contents of these commits and trees, wherever they come from. Raises when one cannot be had."""
+
+
+@dataclass(slots=True)
+class Plan:
+    """What a destination lacks."""
+
+    commits: dict[str, Commit] = field(default_factory=dict)
+    """New commits, those nearest the tips first."""
+    boundary: set[str] = field(default_factory=set)
+    """Of these, the ones whose parents are left out on purpose."""
+    parts: dict[bytes, None] = field(default_factory=dict)
+    """Commits, root objects and trees that are missing, in the order they were met."""
+    files: dict[bytes, int] = field(default_factory=dict)
+    """Contents that are missing, with the size their trees say."""
+    present: set[bytes] = field(default_factory=set)
+    """Objects that are needed and there already, though no ref is known to lead to them: gc may still take them."""
+
+
+class Walk:
+    """One search. `has` says whether the destination has an object; `complete` whether it has all of a commit."""
+
+    def __init__(self, read: ReadMany, has: Callable[[bytes], bool], complete: Callable[[str], bool]) -> None:
+        self._read = read
+        self._has = has
+        self._complete = complete
+        self._seen: set[bytes] = set()
+        self._entries = 0
+        self.plan = Plan()
+
+    def run(
+        self,
+        tips: Iterable[str],
+        *,
+        depth: int | None = None,
+        shallow: Iterable[str] = (),
+        bases: Iterable[str] = (),
+    ) -> Plan:
+        """Plan for these commits and their ancestors, at most `depth` of each line.
+
+        `shallow` commits have no parents to look for. `bases` are complete commits to compare with where a new
+        commit's parents are not at hand.
+        """
+        self._commits(tips, depth, frozenset(shallow))
+        fallback = next(iter(bases), None)
+        for commit in reversed(self.plan.commits.values()):
+            parent = next((item for item in commit.parents if item in self.plan.commits or self._complete(item)), None)
+            self._tree(commit, parent or fallback)
+        return self.plan
+
+    def _commits(self, tips: Iterable[str], depth: int | None, shallow: frozenset[str]) -> None:
+        layer = list(dict.fromkeys(tip for tip in tips if not self._complete(tip)))
+        level = 1
+        while layer:
+            contents = self._read([bytes.fromhex(item) for item in layer])
+            below: dict[str, None] = {}
+            for commit_id in layer:
+                commit = decode_commit(contents[bytes.fromhex(commit_id)], commit_id)
+                self.plan.commits[commit_id] = commit
+                self._miss(bytes.fromhex(commit_id))
+                if not commit.parents:
+                    continue
+                if commit_id in shallow or (depth is not None and level >= depth):
+                    if not all(self._complete(item) for item in commit.parents):
+                        self.plan.boundary.add(commit_id)
+                    continue
+                below.update(
+                    (item, None)
+                    for item in commit.parents
+                    if item not in self.plan.commits and not self._complete(item)
+                )
+            if len(self.plan.commits) > COMMITS_MAX:
+                raise HostileRemoteError(f"a history has at most {COMMITS_MAX} commits, got more")
+            layer = list(below)
+            level += 1
+
+    def _tree(self, commit: Commit, base: str | None) -> None:
+        """Compare the trees of a commit and of its base, layer by layer."""
+        root_id = bytes.fromhex(commit.tree)
+        base_root = self._root_of(base) if base else None
+        if base_root and base_root[0] == root_id:
+            return
+        root = self._root(root_id)
+        self._miss(root_id)
+        layer: list[tuple[bytes, bytes | None]] = [(root.digest, base_root[1].digest if base_root else None)]
+        for _ in range(DEPTH_MAX):
+            fresh = {tree: before for tree, before in layer if tree != before and tree not in self._seen}
+            if not fresh:
+                return
+            self._seen.update(fresh)
+            contents = self._read(dict.fromkeys([*fresh, *(before for before in fresh.values() if before)]))
+            layer = []
+            for tree, before in fresh.items():
+                self._miss(tree)
+                layer += self._entries_of(contents[tree], contents[before] if before else None)
+        raise HostileRemoteError(f"directories lie at most {DEPTH_MAX} below each other (commit {commit.id[:12]})")
+
+    def _entries_of(self, content: bytes, before: bytes | None) -> list[tuple[bytes, bytes | None]]:
+        """Note the files of a directory; returns its directories, each with the base's of the same name."""
+        entries = decode(content)
+        self._entries += len(entries)
+        if self._entries > ENTRIES_MAX:
+            raise HostileRemoteError(f"trees have at most {ENTRIES_MAX} entries, got more")
+        known = {entry.name: entry for entry in decode(before)} if before else {}
+        below = []
+        for entry in entries:
+            same = known.get(entry.name)
+            if same is not None and same.digest == entry.digest and same.kind == entry.kind:
+                continue
+            if entry.kind == DIRECTORY:
+                below.append((entry.digest, same.digest if same is not None and same.kind == DIRECTORY else None))
+            elif entry.kind == FILE and entry.size:
+                self._file(entry)
+        return below
+
+    def _file(self, entry: Entry) -> None:
+        noted = self.plan.files.get(entry.digest)
+        if noted is not None and noted != entry.size:
+            raise HostileRemoteError(f"one content has one size, got {noted} and {entry.size} ({entry.digest.hex()})")
+        if entry.digest not in self._seen:
+            self._seen.add(entry.digest)
+            if self._has(entry.digest):
+                self.plan.present.add(entry.digest)
+            else:
+                self.plan.files[entry.digest] = entry.size
+
+    def _miss(self, object_id: bytes) -> None:
+        if self._has(object_id):
+            self.plan.present.add(object_id)
+        else:
+            self.plan.parts[object_id] = None
+
+    def _root(self, root_id: bytes) -> Entry:
+        return read_root(lambda item: self._read([item])[item], root_id)
+
+    def _root_of(self, commit_id: str) -> tuple[bytes, Entry] | None:
+        """The root object of a base commit; None where the base itself is damaged, which makes the walk a full one."""
+        commit = self.plan.commits.get(commit_id)
+        try:
+            if commit is None:
+                commit = decode_commit(self._read([bytes.fromhex(commit_id)])[bytes.fromhex(commit_id)], commit_id)
+            tree = bytes.fromhex(commit.tree)
+            return tree, self._root(tree)
+        except (CorruptError, HostileRemoteError):
+            raise
+        except ImageError:
+            return None
+
+
+def one_by_one(read: Callable[[bytes], bytes]) -> ReadMany:
+    """Reads many objects with a function that reads one."""
+    return lambda ids: {object_id: read(object_id) for object_id in ids}
