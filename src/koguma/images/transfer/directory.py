@@ -67,7 +67,7 @@ class DirectoryObjects:
     def put_if(self, name: str, data: bytes, version: str | None) -> str:
         path = self._directory / name
         with self._errors(name):
-            (self._directory / "locks").mkdir(mode=0o700, exist_ok=True)
+            (self._directory / "locks").mkdir(mode=0o700, parents=True, exist_ok=True)
             path.parent.mkdir(parents=True, exist_ok=True)
             with locked(self._directory / "locks" / "refs", timeout_s=60, what="the refs"):
                 current = sha256(path.read_bytes()).hexdigest() if path.exists() else None

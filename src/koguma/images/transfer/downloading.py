@@ -6,7 +6,7 @@ Every range may be asked for again; what arrived is in part files, so a run that
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from types import TracebackType
@@ -18,12 +18,12 @@ from koguma.images.packs import RECORD
 from koguma.images.transfer.catalogue import Catalogue, Place
 from koguma.images.transfer.errors import HostileRemoteError
 from koguma.images.transfer.incoming import PartFile
-from koguma.images.transfer.records import Header, Stream, verified
+from koguma.images.transfer.records import Header, Stream, cut, verified
 from koguma.images.transfer.retrying import Backoff, retrying
 
 GAP_MAX_BYTES = 64 * 1024
 """Records that are not wanted are read over when a request of their own would cost more than they do."""
-SPAN_MAX_BYTES = 8 * 1024 * 1024
+SPAN_MAX_BYTES = 4 * 1024 * 1024
 CONNECTIONS = 4
 
 Progress = Callable[[int], None]
@@ -40,10 +40,11 @@ class Span:
 
 
 class Arrived(NamedTuple):
-    header: Header
-    payload: bytes
-    content: bytes
-    """Empty for large objects."""
+    """Verified records of one range."""
+
+    data: memoryview
+    records: list[tuple[Header, int]]
+    """Each with its place in `data`; none for a large record, which is in the part file already."""
 
 
 class Downloads:
@@ -84,7 +85,10 @@ class Downloads:
 
     def has(self, object_id: bytes) -> bool:
         """Whether an object is here, in the repository or among what arrived."""
-        return any(object_id in part.places for part in self._parts) or self._store.contains(object_id)
+        return self.arrived(object_id) or self._store.contains(object_id)
+
+    def arrived(self, object_id: bytes) -> bool:
+        return any(object_id in part.places for part in self._parts)
 
     def read_many(self, ids: Iterable[bytes]) -> Mapping[bytes, bytes]:
         """Commits and trees, from here where they are here, else from the remote; those are kept, too."""
@@ -98,17 +102,15 @@ class Downloads:
                 found[object_id] = content
         for arrived in self._arrivals(absent):
             self._keep(arrived)
-            found[arrived.header.id] = arrived.content or self._read_here(arrived.header.id) or b""
+        for object_id in absent:
+            found[object_id] = self._read_here(object_id) or b""
         return found
 
     def fetch_files(self, sizes: Mapping[bytes, int]) -> None:
         """Bring contents; each must have the size its tree says."""
         for arrived in self._arrivals(object_id for object_id in sizes if not self.has(object_id)):
-            if arrived.header.size != sizes[arrived.header.id]:
-                raise HostileRemoteError(
-                    f"a file must have the {sizes[arrived.header.id]} bytes its tree says, got {arrived.header.size} "
-                    f"({arrived.header.id.hex()}, {self._catalogue.place})"
-                )
+            for header, _ in arrived.records:
+                self._require_size(header, sizes[header.id])
             self._keep(arrived)
 
     def fetch_packs(self) -> None:
@@ -143,33 +145,34 @@ class Downloads:
 
     def _spans(self, wanted: list[Span]) -> Iterator[Arrived]:
         """Ranges in order, the next ones under way while one is worked on."""
-        running: deque[Future[list[Arrived]]] = deque()
+        running: deque[Future[Arrived]] = deque()
         todo = deque(wanted)
         while todo or running:
             while todo and len(running) < CONNECTIONS + 2 and todo[0].length <= SPAN_MAX_BYTES + RECORD.size:
                 running.append(self._pool.submit(self._fetch_span, todo.popleft()))
             if running:
-                yield from running.popleft().result()
+                yield running.popleft().result()
             elif todo:
-                yield from self._fetch_large(todo.popleft())
+                self._fetch_large(todo.popleft())
 
-    def _fetch_span(self, span: Span) -> list[Arrived]:
+    def _fetch_span(self, span: Span) -> Arrived:
         return retrying(lambda: self._try_span(span), self._backoff)
 
-    def _try_span(self, span: Span) -> list[Arrived]:
+    def _try_span(self, span: Span) -> Arrived:
         place = f"{span.pack} at {span.offset}, {self._catalogue.place}"
-        stream = Stream(self._catalogue.backend.read_range(span.pack, span.offset, span.length), place)
-        arrived = []
-        while header := stream.header():
+        pieces = list(self._catalogue.backend.read_range(span.pack, span.offset, span.length))
+        data = memoryview(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+        records = []
+        for header, at in cut(data, place):
             if header.id in span.wanted:
-                payload = stream.payload(header)
-                arrived.append(Arrived(header, payload, verified(header, payload, place)))
-            else:
-                stream.skip(header)
-        self._require_all(span, {item.header.id for item in arrived}, place)
-        return arrived
+                verified(header, data[at + RECORD.size : at + RECORD.size + header.stored], place)
+                records.append((header, at))
+        got = {header.id for header, _ in records}
+        if got != span.wanted:
+            raise _misplaced(next(iter(span.wanted - got)), place)
+        return Arrived(data, records)
 
-    def _fetch_large(self, span: Span) -> Iterator[Arrived]:
+    def _fetch_large(self, span: Span) -> None:
         """A span of one large record goes to the part file as it arrives."""
         (object_id,) = span.wanted
         place = f"{span.pack} at {span.offset}, {self._catalogue.place}"
@@ -184,25 +187,25 @@ class Downloads:
             self._part().append_pieces(header, stream.take_pieces(header.stored), place)
             return header
 
-        header = retrying(attempt, self._backoff)
-        self._count(header)
-        yield Arrived(header, b"", b"")
+        self._count([retrying(attempt, self._backoff)])
 
-    def _require_all(self, span: Span, got: set[bytes], place: str) -> None:
-        if got != span.wanted:
-            raise _misplaced(next(iter(span.wanted - got)), place)
+    def _require_size(self, header: Header, said: int) -> None:
+        if header.size != said:
+            raise HostileRemoteError(
+                f"a file must have the {said} bytes its tree says, got {header.size} "
+                f"({header.id.hex()}, {self._catalogue.place})"
+            )
 
     def _keep(self, arrived: Arrived) -> None:
-        if arrived.header.id in self._part().places:
-            return  # a large one, already written
-        self._part().append(arrived.header, arrived.payload)
-        self._count(arrived.header)
+        self._part().append(arrived.data, arrived.records)
+        self._count([header for header, _ in arrived.records])
 
-    def _count(self, header: Header) -> None:
-        self.objects += 1
-        self.bytes += RECORD.size + header.stored
+    def _count(self, headers: Sequence[Header]) -> None:
+        size = sum(RECORD.size + header.stored for header in headers)
+        self.objects += len(headers)
+        self.bytes += size
         if self._progress:
-            self._progress(RECORD.size + header.stored)
+            self._progress(size)
 
     def _part(self) -> PartFile:
         if not self._parts:
@@ -216,7 +219,7 @@ class Downloads:
     def _read_here(self, object_id: bytes) -> bytes | None:
         for part in self._parts:
             if record := part.read(object_id):
-                return verified(*record, "a part file", whole=True)
+                return bytes(verified(*record, "a part file", whole=True))
         if self._store.contains(object_id):
             return self._store.read_verified(object_id)
         return None

@@ -262,7 +262,7 @@ class _Fetch:
                 for part in downloads.parts:
                     part.publish()
                 store.refresh()
-                if not all(store.contains(object_id) for object_id in plan.present):
+                if not all(store.contains(item) for item in plan.present if not downloads.arrived(item)):
                     return False
                 self._note_signatures(set(plan.commits))
                 self._note_shallow(plan.boundary)

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
@@ -27,7 +29,7 @@ from koguma.images.packs import (
     encode_index,
 )
 from koguma.images.transfer.errors import HostileRemoteError
-from koguma.images.transfer.records import LARGE_BYTES, Check, Header, Stream, verified
+from koguma.images.transfer.records import LARGE_BYTES, Check, Header, parse_header, verified
 
 FOLDER = "incoming"
 _PREFIX = "part-"
@@ -64,14 +66,18 @@ class PartFile:
     ) -> None:
         self.close()
 
-    def append(self, header: Header, payload: bytes) -> None:
-        """Add a record that was verified."""
-        self.places[header.id] = (self.size_bytes, header.stored)
-        self._pending += (header.raw, payload)
-        self._pending_bytes += len(header.raw) + len(payload)
-        self.size_bytes += len(header.raw) + len(payload)
-        if self._pending_bytes >= _BUFFER_BYTES:
-            self.flush()
+    def append(self, data: memoryview, records: Sequence[tuple[Header, int]]) -> None:
+        """Add verified records that lie in `data` at these places; neighbours are written at once."""
+        at = 0
+        while at < len(records):
+            start = end = records[at][1]
+            while at < len(records) and records[at][1] == end:
+                header = records[at][0]
+                self.places[header.id] = (self.size_bytes + end - start, header.stored)
+                end += RECORD.size + header.stored
+                at += 1
+            self.size_bytes += end - start
+            self._write(data[start:end])
 
     def append_pieces(self, header: Header, pieces: Iterator[bytes], place: str) -> None:
         """Add a large record as it arrives; when it is not what its id says, nothing of it stays."""
@@ -105,6 +111,16 @@ class PartFile:
     def flush(self) -> None:
         if self._pending:
             data, self._pending, self._pending_bytes = b"".join(self._pending), [], 0
+            write_all(self._fd, data)
+
+    def _write(self, data: memoryview) -> None:
+        if len(data) < _BUFFER_BYTES // 16:
+            self._pending.append(bytes(data))
+            self._pending_bytes += len(data)
+            if self._pending_bytes >= _BUFFER_BYTES:
+                self.flush()
+        else:
+            self.flush()
             write_all(self._fd, data)
 
     def sync(self) -> None:
@@ -234,35 +250,53 @@ def _salvage_one(repository: Path, path: Path, descriptor: int) -> int:
 def _scan(descriptor: int, place: str, *, strict: bool = False) -> tuple[Places, int]:
     """The whole, verified records of a file and where the last of them ends; `strict`: which must be its end."""
     size = os.fstat(descriptor).st_size
-    stream = Stream(_pieces(descriptor), place)
-    start = stream.take(len(PACK_START))
+    start = os.pread(descriptor, len(PACK_START), 0)
     if start != PACK_START:
         raise HostileRemoteError(f"a pack must start with {PACK_MAGIC!r} version {VERSION}, got {start!r} ({place})")
     places: Places = {}
-    end = stream.position
-    while size - end >= RECORD.size:
-        header = stream.header()
-        if header is None or size - stream.position < header.stored:
-            break
-        if header.stored >= LARGE_BYTES or header.size >= LARGE_BYTES:
-            check = Check(header, place)
-            for piece in stream.take_pieces(header.stored):
-                check.feed(piece)
-            check.finish(header.stored)
-        else:
-            verified(header, stream.payload(header), place)
-        places[header.id] = (end, header.stored)
-        end = stream.position
+    end = len(PACK_START)
+    with ThreadPoolExecutor(thread_name_prefix="verify") as pool:
+        for headers in pool.map(partial(_verify_batch, descriptor, place), _batches(descriptor, size, place)):
+            for header, at in headers:
+                places[header.id] = (at, header.stored)
+                end = at + RECORD.size + header.stored
     if strict and end != size:
         raise HostileRemoteError(f"a pack must consist of whole records, it breaks off at {end} ({place})")
     return places, end
 
 
-def _pieces(descriptor: int) -> Iterator[bytes]:
-    position = 0
-    while piece := os.pread(descriptor, _PIECE_BYTES, position):
-        position += len(piece)
-        yield piece
+Batch = list[tuple[Header, int]]
+
+
+def _batches(descriptor: int, size: int, place: str) -> Iterator[Batch]:
+    """Headers and offsets of the whole records of a file, in batches of a few megabytes."""
+    at, start = len(PACK_START), len(PACK_START)
+    batch: Batch = []
+    while size - at >= RECORD.size:
+        header = parse_header(os.pread(descriptor, RECORD.size, at), place)
+        if size - at - RECORD.size < header.stored:
+            break
+        batch.append((header, at))
+        at += RECORD.size + header.stored
+        if at - start >= _BUFFER_BYTES:
+            yield batch
+            batch, start = [], at
+    if batch:
+        yield batch
+
+
+def _verify_batch(descriptor: int, place: str, batch: Batch) -> Batch:
+    for header, at in batch:
+        payload_at = at + RECORD.size
+        if header.stored < LARGE_BYTES:
+            verified(header, os.pread(descriptor, header.stored, payload_at), place)
+            continue
+        check = Check(header, place)
+        for position in range(0, header.stored, _PIECE_BYTES):
+            length = min(_PIECE_BYTES, header.stored - position)
+            check.feed(os.pread(descriptor, length, payload_at + position))
+        check.finish(header.stored)
+    return batch
 
 
 @contextmanager

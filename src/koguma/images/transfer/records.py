@@ -5,10 +5,11 @@ A record that passed `verified` is what its id says, whoever sent it. Large cont
 
 from __future__ import annotations
 
+import threading
 import zlib
 from collections.abc import Callable, Iterator
 from hashlib import sha256
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import zstandard
 
@@ -22,6 +23,7 @@ LARGE_BYTES = 16 * 1024 * 1024
 
 _SIZES_MAX = {BLOB: OBJECT_BYTES_MAX, TREE: TREE_BYTES_MAX, COMMIT: COMMIT_BYTES_MAX}
 _PIECE_BYTES = 1024 * 1024
+_local = threading.local()
 
 
 class Header(NamedTuple):
@@ -43,7 +45,8 @@ def parse_header(raw: bytes, place: str) -> Header:
         raise HostileRemoteError(f"a record must have a kind and codec FORMAT.md names, got {kind}, {codec} ({place})")
     if size > _SIZES_MAX[kind]:
         raise HostileRemoteError(f"an object of this kind has at most {_SIZES_MAX[kind]} bytes, got {size} ({place})")
-    if stored > size or (codec == RAW and stored != size):
+    # A large content is compressed as it is read, before it is known that this does not shorten it.
+    if stored > size + size // 128 + 1024 or (codec == RAW and stored != size):
         raise HostileRemoteError(f"a record's payload may not be larger than its {size} bytes, got {stored} ({place})")
     return Header(raw, crc, kind, codec, stored, size, object_id)
 
@@ -104,7 +107,20 @@ class Stream:
             pass
 
 
-def verified(header: Header, payload: bytes, place: str, *, whole: bool = False) -> bytes:
+def cut(data: memoryview, place: str) -> Iterator[tuple[Header, int]]:
+    """The records that lie in `data` one after the other, and where each begins; not yet verified."""
+    at = 0
+    while at < len(data):
+        if len(data) - at < RECORD.size:
+            raise HostileRemoteError(f"a record must be whole, it ends within its header ({place})")
+        header = parse_header(bytes(data[at : at + RECORD.size]), place)
+        if len(data) - at - RECORD.size < header.stored:
+            raise HostileRemoteError(f"a record must have the {header.stored} bytes it says, it breaks off ({place})")
+        yield header, at
+        at += RECORD.size + header.stored
+
+
+def verified(header: Header, payload: bytes | memoryview, place: str, *, whole: bool = False) -> bytes | memoryview:
     """The content of a record, its checksum, size and digest verified. Releases the interpreter's lock mostly.
 
     Large contents are verified, but given back only when the caller wants them `whole`.
@@ -119,14 +135,12 @@ def verified(header: Header, payload: bytes, place: str, *, whole: bool = False)
         return b""
     if zlib.crc32(payload, zlib.crc32(header.raw[4:])) != header.crc:
         raise check.failed("its checksum does not match")
-    content = payload
+    content: bytes | memoryview = payload
     if header.codec == ZSTD:
         try:
             if zstandard.frame_content_size(payload) not in (-1, header.size):
                 raise check.failed(f"it unfolds to another size than the {header.size} bytes it says")
-            content = zstandard.ZstdDecompressor().decompress(
-                payload, max_output_size=max(1, header.size), allow_extra_data=False
-            )
+            content = _decompressor().decompress(payload, max_output_size=max(1, header.size), allow_extra_data=False)
         except zstandard.ZstdError as error:
             raise check.failed(f"it cannot be decompressed ({error})") from None
     if len(content) != header.size:
@@ -145,9 +159,11 @@ class Check:
         self._crc = zlib.crc32(header.raw[4:])
         self._digest = sha256()
         self._size = 0
-        self._inflate: Callable[[bytes], Iterator[bytes]] = self._plain if header.codec == RAW else self._zstd()
+        self._inflate: Callable[[bytes | memoryview], Iterator[bytes | memoryview]] = (
+            self._plain if header.codec == RAW else self._zstd()
+        )
 
-    def feed(self, piece: bytes) -> None:
+    def feed(self, piece: bytes | memoryview) -> None:
         self._crc = zlib.crc32(piece, self._crc)
         for content in self._inflate(piece):
             self._size += len(content)
@@ -167,15 +183,15 @@ class Check:
     def failed(self, why: str) -> HostileRemoteError:
         return HostileRemoteError(f"object {self._header.id.hex()} must be what its id says: {why} ({self._place})")
 
-    def _plain(self, piece: bytes) -> Iterator[bytes]:
+    def _plain(self, piece: bytes | memoryview) -> Iterator[bytes | memoryview]:
         yield piece
 
-    def _zstd(self) -> Callable[[bytes], Iterator[bytes]]:
+    def _zstd(self) -> Callable[[bytes | memoryview], Iterator[bytes | memoryview]]:
         """Unfolds by small inputs: a zstd block of at most 128 KiB can come from a few bytes, so an input of 4 KiB
         gives at most some hundred megabytes, in no single piece."""
         decompressor = zstandard.ZstdDecompressor().decompressobj(write_size=_PIECE_BYTES)
 
-        def inflate(piece: bytes) -> Iterator[bytes]:
+        def inflate(piece: bytes | memoryview) -> Iterator[bytes]:
             try:
                 for at in range(0, len(piece), 1024):
                     if content := decompressor.decompress(piece[at : at + 1024]):
@@ -184,3 +200,9 @@ class Check:
                 raise self.failed(f"it cannot be decompressed ({error})") from None
 
         return inflate
+
+
+def _decompressor() -> Any:
+    if not hasattr(_local, "decompressor"):
+        _local.decompressor = zstandard.ZstdDecompressor()
+    return _local.decompressor

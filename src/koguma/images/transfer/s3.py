@@ -90,7 +90,7 @@ class S3Objects:
 
     def put_if(self, name: str, data: bytes, version: str | None) -> str:
         with self._errors(name):
-            mode: Any = "create" if version is None else {"e_tag": version, "version": None}
+            mode: Any = "create" if version is None else {"e_tag": version}
             result = obstore.put(self._store, name, data, mode=mode, use_multipart=False)
         if not result["e_tag"]:
             raise ObjectBackendError(f"an S3 store must give every object an ETag, {name!r} has none ({self.place})")
