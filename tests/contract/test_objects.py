@@ -1,4 +1,4 @@
-"""What every object backend keeps: run against the fake, a directory, an S3-compatible store and a served repository."""
+"""What every object backend keeps: run against the fake, a directory, an S3 server and a served repository."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Other sites for tests of transfers: a served repository, a directory, an S3-compatible store, and an odd HTTP server."""
+"""Other sites for tests of transfers: a served repository, an S3-compatible store, and an odd HTTP server."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def odd_server(answer: Answer) -> Iterator[str]:
             with suppress(ConnectionError):
                 answer(self)
 
-        def log_message(self, format: str, *args: object) -> None:
+        def log_message(self, *args: object) -> None:
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)

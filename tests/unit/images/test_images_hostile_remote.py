@@ -397,10 +397,12 @@ def test_a_ref_to_what_is_not_whole_does_not_move(site: Repository) -> None:
     records, tip = commit_of([entry], [])
     update = {"kind": "heads", "name": "main", "old": None, "new": tip, "force": True}
     with served(site.path) as url:
-        assert httpx.post(f"{url}/v1/packs", content=PACK_START + b"".join(records)).status_code == 201
+        refused = httpx.post(f"{url}/v1/packs", content=PACK_START + b"".join(records))
         answer = httpx.post(f"{url}/v1/refs", json={"updates": [update], "author": "me"}).json()
 
-    assert "must be whole, object 07070707" in answer[0]["problem"]
+    assert refused.status_code == 422
+    assert "object 07070707" in refused.json()["error"]
+    assert "must be whole" in answer[0]["problem"]
     assert site.refs.every() == []
 
 
@@ -487,7 +489,7 @@ def test_a_record_with_a_right_checksum_of_wrong_fields_is_refused(site: Reposit
     upload.close()
 
     with pytest.raises(HostileRemoteError, match="kind and codec"):
-        accept(site.path, upload.path, "test")
+        accept(site, upload.path, "test")
 
 
 def test_a_remote_that_is_no_repository_is_said_to_be_none(victim: Repository) -> None:

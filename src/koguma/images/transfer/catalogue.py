@@ -190,7 +190,7 @@ class Catalogue:
         except BlobMissing:
             return None
         try:
-            return check_ref_name(text.removeprefix("branch "))
+            return check_ref_name(text.partition("\n")[0].removeprefix("branch "))
         except RefError:
             return None
 

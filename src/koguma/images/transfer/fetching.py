@@ -222,7 +222,9 @@ class _Fetch:
                 if self._one_round(wanted, tips, advertised, depth, brought, complete, whole=whole):
                     return brought
             except (BlobMissing, ObjectMissingError) as error:
-                last = error  # the remote's gc rewrote its packs meanwhile: look again
+                last = error  # the remote's gc rewrote its packs meanwhile: look again, for the rest
+                with self._repository.objects.writing():
+                    salvage(self._repository.path)
         raise TransferError(f"a remote must keep what its refs lead to while it is read: {last}") from last
 
     def _one_round(
@@ -260,7 +262,7 @@ class _Fetch:
                 part.sync()
             with store.writing():
                 for part in downloads.parts:
-                    part.publish()
+                    part.publish(whole={*plan.parts, *plan.present})
                 store.refresh()
                 if not all(store.contains(item) for item in plan.present if not downloads.arrived(item)):
                     return False

@@ -1,35 +1,35 @@
 """Packs that are arriving. Owns `incoming/` of a repository.
 
 A part file is a pack without an index. Its writer holds a lock on the file itself; when the writer dies, however it
-dies, whoever comes next keeps the records that are whole: that is what makes every transfer resumable. Objects that
-were salvaged are as good as any other, because each is verified by its id; nothing refers to them yet.
+dies, whoever comes next keeps the contents of files that are whole: that is what makes every transfer resumable. Trees
+and commits of an interrupted transfer are not kept: whoever finds a tree in the store counts on all that lies below it.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import partial
-from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-from koguma.images.files import storage_errors, sync_directory, write_all
-from koguma.images.packs import (
-    INDEX_SUFFIX,
-    PACK_HEADER,
-    PACK_MAGIC,
-    PACK_SUFFIX,
-    RECORD,
-    VERSION,
-    encode_index,
-)
+from koguma.images.commits import decode_commit
+from koguma.images.errors import CorruptError
+from koguma.images.files import storage_errors, write_all
+from koguma.images.objects import BLOB, COMMIT
+from koguma.images.packfiles import adopt_pack
+from koguma.images.packindex import VERSION, encode_index
+from koguma.images.packs import PACK_HEADER, PACK_MAGIC, RECORD
 from koguma.images.transfer.errors import HostileRemoteError
 from koguma.images.transfer.records import LARGE_BYTES, Check, Header, parse_header, verified
+from koguma.images.trees import DIRECTORY, FILE, decode
+
+if TYPE_CHECKING:
+    from koguma.images.repository import Repository
 
 FOLDER = "incoming"
 _PREFIX = "part-"
@@ -37,6 +37,8 @@ _BUFFER_BYTES = 4 * 1024 * 1024
 _PIECE_BYTES = 1024 * 1024
 
 Places = dict[bytes, tuple[int, int]]
+Batch = list[tuple[Header, int]]
+"""Records and where each begins."""
 PACK_START = PACK_HEADER.pack(PACK_MAGIC, VERSION, 0)
 
 
@@ -54,6 +56,8 @@ class PartFile:
         self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         self.places: Places = {}
+        self._parts: set[bytes] = set()
+        """Trees and commits among them."""
         self._pending: list[bytes] = [PACK_START]
         self._pending_bytes = len(PACK_START)
         self.size_bytes = len(PACK_START)
@@ -73,7 +77,7 @@ class PartFile:
             start = end = records[at][1]
             while at < len(records) and records[at][1] == end:
                 header = records[at][0]
-                self.places[header.id] = (self.size_bytes + end - start, header.stored)
+                self._note(header, self.size_bytes + end - start)
                 end += RECORD.size + header.stored
                 at += 1
             self.size_bytes += end - start
@@ -96,7 +100,7 @@ class PartFile:
             os.ftruncate(self._fd, start)
             os.lseek(self._fd, start, os.SEEK_SET)
             raise
-        self.places[header.id] = (start, header.stored)
+        self._note(header, start)
         self.size_bytes = start + RECORD.size + header.stored
 
     def read(self, object_id: bytes) -> tuple[Header, bytes] | None:
@@ -112,6 +116,11 @@ class PartFile:
         if self._pending:
             data, self._pending, self._pending_bytes = b"".join(self._pending), [], 0
             write_all(self._fd, data)
+
+    def _note(self, header: Header, at: int) -> None:
+        self.places[header.id] = (at, header.stored)
+        if header.kind != BLOB:
+            self._parts.add(header.id)
 
     def _write(self, data: memoryview) -> None:
         if len(data) < _BUFFER_BYTES // 16:
@@ -129,11 +138,15 @@ class PartFile:
             self.flush()
             os.fsync(self._fd)
 
-    def publish(self) -> None:
-        """Make the pack one of the repository's. The caller holds the `objects` lock."""
-        if self.places:
+    def publish(self, whole: Container[bytes]) -> None:
+        """Make the pack one of the repository's. The caller holds the `objects` lock.
+
+        Of trees and commits only those that are `whole` are named in its index: all that they refer to is here.
+        """
+        named = {item: place for item, place in self.places.items() if item not in self._parts or item in whole}
+        if named:
             self.sync()
-            publish_pack(self._repository, self._path, self.places, self.size_bytes)
+            publish_pack(self._repository, self._path, named, self.size_bytes)
         else:
             self._path.unlink(missing_ok=True)
 
@@ -171,7 +184,7 @@ class UploadFile:
         os.close(self._fd)
 
 
-def salvage(repository: Path, writing: Callable[[], None] | None = None) -> int:
+def salvage(repository: Path) -> int:
     """Turn what interrupted transfers left into packs; the number of objects saved.
 
     The caller holds the `objects` lock (shared). Parts that are still written are let alone.
@@ -188,22 +201,23 @@ def salvage(repository: Path, writing: Callable[[], None] | None = None) -> int:
         with _own(folder / name) as descriptor:
             if descriptor is not None:
                 saved += _salvage_one(repository, folder / name, descriptor)
-                if writing:
-                    writing()
     return saved
 
 
-def accept(repository: Path, path: Path, place: str) -> int:
+def accept(repository: Repository, path: Path, place: str) -> int:
     """Verify a pack that was sent, wholly, and make it one of the repository's; the number of its objects.
 
-    The caller holds the `objects` lock (shared). Raises HostileRemoteError, after which the file is gone.
+    What its trees and commits refer to must be in it or here. The caller holds the `objects` lock (shared). Raises
+    HostileRemoteError, after which the file is gone.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     try:
-        places, end = _scan(descriptor, place, strict=True)
+        headers, end = _scan(descriptor, place, strict=True)
+        places = {header.id: (at, header.stored) for header, at in headers}
+        _require_closed(repository, descriptor, headers, places, place)
         os.fsync(descriptor)
         if places:
-            publish_pack(repository, path, places, end)
+            publish_pack(repository.path, path, places, end)
         else:
             path.unlink(missing_ok=True)
     except HostileRemoteError:
@@ -214,30 +228,46 @@ def accept(repository: Path, path: Path, place: str) -> int:
     return len(places)
 
 
+def _require_closed(repository: Repository, descriptor: int, headers: Batch, places: Places, place: str) -> None:
+    for header, at in headers:
+        if header.kind == BLOB:
+            continue
+        content = verified(header, os.pread(descriptor, header.stored, at + RECORD.size), place, whole=True)
+        for below in _referred(header, bytes(content), repository):
+            if below not in places and not repository.objects.contains(below):
+                raise HostileRemoteError(
+                    f"a pack must come after what it refers to, object {below.hex()} is not here "
+                    f"(wanted by {header.id.hex()}, {place})"
+                )
+
+
+def _referred(header: Header, content: bytes, repository: Repository) -> list[bytes]:
+    try:
+        if header.kind == COMMIT:
+            commit = decode_commit(content, header.id.hex())
+            parents = () if commit.id in repository.shallow else commit.parents
+            return [bytes.fromhex(item) for item in (commit.tree, *parents)]
+        return [
+            entry.digest for entry in decode(content) if entry.kind == DIRECTORY or (entry.kind == FILE and entry.size)
+        ]
+    except CorruptError as error:
+        raise HostileRemoteError(f"a pack's trees and commits must be readable: {error}") from None
+
+
 def publish_pack(repository: Path, path: Path, places: Places, size_bytes: int) -> None:
-    """Give a whole, synced pack its index and its name: pack first, index last, as every writer of packs does."""
-    folder = repository / "packs"
-    index = encode_index(places, size_bytes)
-    name = "pack-" + sha256(index).hexdigest()[:32]
-    temporary = folder / f".new-{os.getpid()}-{os.urandom(6).hex()}{INDEX_SUFFIX}"
+    """Give a whole, synced pack its index and its name."""
     with storage_errors("a received pack"):
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
-        try:
-            write_all(descriptor, index)
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
         path.chmod(0o644)
-        path.rename(folder / (name + PACK_SUFFIX))
-        temporary.rename(folder / (name + INDEX_SUFFIX))
-        sync_directory(folder)
+        os.utime(path)  # gc's grace period begins when a transfer ends, not when it began
+        adopt_pack(repository / "packs", path, encode_index(places, size_bytes))
 
 
 def _salvage_one(repository: Path, path: Path, descriptor: int) -> int:
     try:
-        places, end = _scan(descriptor, str(path))
+        headers, end = _scan(descriptor, str(path))
     except HostileRemoteError:
-        places, end = {}, 0  # an upload that broke the rules and died before it was refused
+        headers, end = [], 0  # an upload that broke the rules and died before it was refused
+    places = {header.id: (at, header.stored) for header, at in headers if header.kind == BLOB}
     if not places:
         path.unlink(missing_ok=True)
         return 0
@@ -247,25 +277,20 @@ def _salvage_one(repository: Path, path: Path, descriptor: int) -> int:
     return len(places)
 
 
-def _scan(descriptor: int, place: str, *, strict: bool = False) -> tuple[Places, int]:
+def _scan(descriptor: int, place: str, *, strict: bool = False) -> tuple[Batch, int]:
     """The whole, verified records of a file and where the last of them ends; `strict`: which must be its end."""
     size = os.fstat(descriptor).st_size
     start = os.pread(descriptor, len(PACK_START), 0)
     if start != PACK_START:
         raise HostileRemoteError(f"a pack must start with {PACK_MAGIC!r} version {VERSION}, got {start!r} ({place})")
-    places: Places = {}
-    end = len(PACK_START)
+    found: Batch = []
     with ThreadPoolExecutor(thread_name_prefix="verify") as pool:
-        for headers in pool.map(partial(_verify_batch, descriptor, place), _batches(descriptor, size, place)):
-            for header, at in headers:
-                places[header.id] = (at, header.stored)
-                end = at + RECORD.size + header.stored
+        for batch in pool.map(partial(_verify_batch, descriptor, place), _batches(descriptor, size, place)):
+            found += batch
+    end = found[-1][1] + RECORD.size + found[-1][0].stored if found else len(PACK_START)
     if strict and end != size:
         raise HostileRemoteError(f"a pack must consist of whole records, it breaks off at {end} ({place})")
-    return places, end
-
-
-Batch = list[tuple[Header, int]]
+    return found, end
 
 
 def _batches(descriptor: int, size: int, place: str) -> Iterator[Batch]:

@@ -58,10 +58,15 @@ class OutgoingPack:
         yield b"".join(batch)
 
 
-def outgoing_packs(store: ObjectStore, ids: Iterable[bytes], pack_bytes: int = PACK_BYTES) -> Iterator[OutgoingPack]:
-    """These objects in packs of about `pack_bytes`, in the order they lie here, which is the quickest to read."""
-    placed = sorted((_locate(store, object_id) for object_id in ids), key=lambda item: (item[1].path, item[2]))
-    batch: list[tuple[bytes, PackReader, tuple[int, int]]] = []
+def outgoing_packs(
+    store: ObjectStore, files: Iterable[bytes], parts: Iterable[bytes], pack_bytes: int = PACK_BYTES
+) -> Iterator[OutgoingPack]:
+    """Contents of files in packs of about `pack_bytes`, then trees and commits in one: it comes after all it refers to.
+
+    Objects go in the order they lie here, which is the quickest to read.
+    """
+    placed = _located(store, files)
+    batch: list[Located] = []
     size = 0
     for item in placed:
         if batch and size + item[2][1] > pack_bytes:
@@ -71,10 +76,22 @@ def outgoing_packs(store: ObjectStore, ids: Iterable[bytes], pack_bytes: int = P
         size += RECORD.size + item[2][1]
     if batch:
         yield OutgoingPack(tuple(batch))
+    if last := _located(store, parts):
+        yield OutgoingPack(tuple(last))
 
 
-def _locate(store: ObjectStore, object_id: bytes) -> tuple[bytes, PackReader, tuple[int, int]]:
-    for reader in store.packs():
+Located = tuple[bytes, PackReader, tuple[int, int]]
+
+
+def _located(store: ObjectStore, ids: Iterable[bytes]) -> list[Located]:
+    readers = [*store.packs(), *store.condemned()]
+    for reader in readers:
+        reader.read_at(0, 1)  # keeps the file, whatever gc removes while we send
+    return sorted((_locate(store, readers, item) for item in ids), key=lambda item: (item[1].path, item[2]))
+
+
+def _locate(store: ObjectStore, readers: list[PackReader], object_id: bytes) -> Located:
+    for reader in readers:
         if place := reader.find(object_id):
             return object_id, reader, place
     raise ObjectMissingError(f"object {object_id.hex()} is in no pack ({store.directory})")

@@ -169,7 +169,7 @@ class _Push:
                 f"remote; bring them with: koguma image pull --unshallow ({self._catalogue.place})"
             )
         objects = size = 0
-        for pack in outgoing_packs(store, [*plan.files, *plan.parts]):
+        for pack in outgoing_packs(store, plan.files, plan.parts):
             self._sink.send(pack)
             objects += len(pack.objects)
             size += pack.size_bytes

@@ -225,7 +225,7 @@ class Served:
 
     def _accept(self, upload: UploadFile) -> int:
         with self._receiving, self._repository.objects.writing():
-            return accept(self._repository.path, upload.path, "the pack that was sent")
+            return accept(self._repository, upload.path, "the pack that was sent")
 
     def _salvage_now(self) -> int:
         with self._receiving, self._repository.objects.writing():

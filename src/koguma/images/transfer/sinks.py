@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 from koguma.contracts.errors import BlobChanged, BlobMissing
 from koguma.contracts.objects import ObjectBackend
-from koguma.images.refs import NO_COMMIT, RefKind
+from koguma.images.refs import NO_COMMIT, RefKind, head_bytes
 from koguma.images.repository import Repository, default_author
 from koguma.images.signatures import Signature
 from koguma.images.transfer.catalogue import MARKER, REPOSITORY_FORMAT
@@ -59,7 +59,7 @@ class RepositorySink:
             for piece in pack.pieces():
                 upload.write(piece)
             with repository.objects.writing():
-                accept(self._path, upload.path, str(self._path))
+                accept(repository, upload.path, str(self._path))
         finally:
             upload.close()
 
@@ -150,7 +150,7 @@ class BlobSink:
     def set_head(self, branch: str) -> None:
         """The branch that a clone begins with: the first that was pushed."""
         try:
-            self._backend.put_if("HEAD", f"branch {branch}\n".encode(), None)
+            self._backend.put_if("HEAD", head_bytes(branch), None)
         except BlobChanged:
             return
 
