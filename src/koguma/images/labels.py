@@ -78,7 +78,7 @@ def update_labels(repository: Repository, progress: Callable[[str, int], None] |
     lock = repository.path / "locks" / "labels"
     with storage_errors("a label"), locked(lock, timeout_s=3600, what="the labels"):
         _clear_leftovers(repository.path / "boot" / "artifacts")
-        refs = repository.refs.all()
+        refs, refused = repository.labelled_refs()
         reasons: dict[str, str] = {}
         ready: list[str] = []
         for commit in _reachable(repository, refs):
@@ -89,7 +89,9 @@ def update_labels(repository: Repository, progress: Callable[[str, int], None] |
                 reasons[commit.id] = reason
         labels = _labels(refs, set(ready), ready)
         _publish(repository.path, labels)
-    return LabelState(tuple(labels), tuple(Unlabelled(commit, reason) for commit, reason in reasons.items()))
+    return LabelState(
+        tuple(labels), tuple(Unlabelled(commit, reason) for commit, reason in [*reasons.items(), *refused])
+    )
 
 
 def artifact_path(repository: Path, commit: str) -> Path:

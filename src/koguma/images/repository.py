@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Self
 
 from koguma.images import revisions
 from koguma.images.commits import Commit, decode_commit, is_id
-from koguma.images.errors import RefError, RepositoryError
+from koguma.images.errors import RefError, RepositoryError, SignatureError
 from koguma.images.files import storage_errors, write_atomically
 from koguma.images.history import ancestors, in_order
 from koguma.images.objects import COMMIT, ObjectStore, ObjectWriter
@@ -206,6 +206,17 @@ class Repository:
         from koguma.images.labels import read_labels  # noqa: PLC0415
 
         return read_labels(self.path)
+
+    def labelled_refs(self) -> tuple[list[Ref], list[tuple[str, str]]]:
+        """The refs that may yield labels; and the commits of those that policy forbids, with the reason."""
+        found, refused = [], []
+        for ref in self.refs.all():
+            try:
+                self._permit(ref.kind, ref.name, ref.commit)
+                found.append(ref)
+            except SignatureError as error:
+                refused.append((ref.commit, str(error)))
+        return found, refused
 
     def root_image(self, tree: str) -> Path | None:
         """A squashfs of this tree that was made before, for a commit or for an edit."""

@@ -98,5 +98,12 @@ def _readable(store: ObjectStore, object_id: bytes) -> Iterator[bytes]:
 Opener = Callable[["Repository", str], ObjectSource | None]
 """Opens what a text names, or None when the text is not of its kind."""
 
-_OPENERS: tuple[Opener, ...] = (_open_local,)
+
+def _open_remote(repository: Repository, text: str) -> ObjectSource | None:
+    from koguma.images.transfer.source import open_remote_source  # noqa: PLC0415 - it imports what imports this
+
+    return open_remote_source(repository, text)
+
+
+_OPENERS: tuple[Opener, ...] = (_open_local, _open_remote)
 """Asked in this order."""

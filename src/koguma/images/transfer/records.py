@@ -164,12 +164,19 @@ class Check:
         )
 
     def feed(self, piece: bytes | memoryview) -> None:
+        """Take a piece of the payload."""
+        for _ in self.unfold(piece):
+            pass
+
+    def unfold(self, piece: bytes | memoryview) -> Iterator[bytes | memoryview]:
+        """Take a piece of the payload and give its content, which is verified by `finish` only."""
         self._crc = zlib.crc32(piece, self._crc)
         for content in self._inflate(piece):
             self._size += len(content)
             if self._size > self._header.size:
                 raise self.failed(f"it unfolds to more than the {self._header.size} bytes it says")
             self._digest.update(content)
+            yield content
 
     def finish(self, arrived: int) -> None:
         """After the last piece; `arrived` are the bytes of all pieces."""
