@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import struct
+import time
 import zlib
 from collections.abc import Callable
 from hashlib import sha256
@@ -357,6 +358,21 @@ def test_silence_ends(victim: Repository) -> None:
         with pytest.raises(BackendUnreachable, match="timed out"):
             backend.get("HEAD", bytes_max=10)
         done.set()
+
+
+def test_an_answer_that_only_drips_is_cut() -> None:
+    def dripping(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(200)
+        handler.send_header("Content-Length", "1000000")
+        handler.end_headers()
+        for _ in range(100):
+            handler.wfile.write(b"x")
+            time.sleep(0.02)
+
+    with odd_server(dripping) as url:
+        backend = HttpObjects(url, stall_s=0.3)
+        with pytest.raises(BackendUnreachable, match="bytes a second or more"):
+            backend.get("HEAD", bytes_max=1_000_000)
 
 
 def test_what_a_remote_says_is_shown_without_control_characters(victim: Repository) -> None:

@@ -12,6 +12,7 @@ import os
 import re
 import ssl
 import threading
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from hashlib import sha256
@@ -21,7 +22,7 @@ from urllib.parse import quote, urlsplit
 
 from koguma.contracts.errors import BackendRefused, BackendUnreachable, BlobMissing, ObjectBackendError
 from koguma.contracts.objects import CHUNK_BYTES, Blob, Versioned, check_size
-from koguma.images.transfer.limits import LISTING_BYTES_MAX, STALL_S
+from koguma.images.transfer.limits import LISTING_BYTES_MAX, RATE_MIN_BYTES_PER_S, STALL_S
 
 _BLOB_NAME = re.compile(r"[A-Za-z0-9_%+-][A-Za-z0-9._%+/-]{0,400}")
 _SHOWN_BYTES = 300
@@ -76,15 +77,13 @@ class HttpObjects:
                     f"({name}, {self.place})"
                 )
             got = 0
-            while got < length:
-                piece = response.read(min(CHUNK_BYTES, length - got))
-                if not piece:
-                    raise BackendUnreachable(
-                        f"a range must have the {length} bytes asked for, it broke off after {got} "
-                        f"({name}, {self.place})"
-                    )
+            for piece in self._pieces(response, length, name):
                 got += len(piece)
                 yield piece
+            if got < length:
+                raise BackendUnreachable(
+                    f"a range must have the {length} bytes asked for, it broke off after {got} ({name}, {self.place})"
+                )
             if response.read(1):
                 raise ObjectBackendError(f"a range must end where it was asked to, {name} goes on ({self.place})")
 
@@ -156,13 +155,25 @@ class HttpObjects:
             announced = response.length
             if announced is not None:
                 check_size(name, announced, bytes_max, self.place)
-            data = response.read(bytes_max + 1 if announced is None else announced)
+            data = b"".join(self._pieces(response, bytes_max + 1 if announced is None else announced, name))
             check_size(name, len(data), bytes_max, self.place)
             if announced is not None and len(data) != announced:
                 raise BackendUnreachable(
                     f"an answer must have the {announced} bytes it announced, got {len(data)} ({name}, {self.place})"
                 )
             return data
+
+    def _pieces(self, response: HTTPResponse, length: int, name: str) -> Iterator[bytes]:
+        """A body as it arrives, at most `length` bytes of it. One that only drips is cut as silence is."""
+        started, got = time.monotonic(), 0
+        while got < length and (piece := response.read1(min(CHUNK_BYTES, length - got))):
+            got += len(piece)
+            yield piece
+            if time.monotonic() - started > self._stall_s + got / RATE_MIN_BYTES_PER_S:
+                raise BackendUnreachable(
+                    f"a remote must send {RATE_MIN_BYTES_PER_S} bytes a second or more, got {got} bytes "
+                    f"in {time.monotonic() - started:.0f} s ({name}, {self.place})"
+                )
 
     def require(self, response: HTTPResponse, expected: tuple[int, ...], name: str) -> None:
         if response.status in expected:

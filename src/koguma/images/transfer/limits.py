@@ -23,3 +23,5 @@ SIGNATURES_BYTES_MAX = 256 * 1024 * 1024
 PACK_BYTES_MAX = 64 * 1024 * 1024 * 1024
 STALL_S = 60.0
 """A connection that is silent for so long is given up."""
+RATE_MIN_BYTES_PER_S = 4096
+"""And one that is slower than this for longer."""

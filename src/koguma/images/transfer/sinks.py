@@ -94,7 +94,9 @@ class ServedSink:
             "signatures": [[item.commit, item.key, item.encoded] for item in signatures],
             "author": default_author(),
         }
-        # Not tried again by itself: the answer to a change that did happen may be what got lost.
+        # Not tried again by itself: the answer to a change that did happen may be what got lost. So it goes over a new
+        # connection; one that was idle may have been closed at the other end.
+        self._backend.close()
         answer = self._backend.json("POST", "/v1/refs", document)
         if not isinstance(answer, list) or len(answer) != len(updates):
             raise HostileRemoteError(f"an answer must have one result for each ref ({self._backend.place})")
