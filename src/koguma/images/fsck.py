@@ -23,6 +23,7 @@ from koguma.images.reachable import mark
 from koguma.images.refcheck import Named, check_state, read_refs
 from koguma.images.repository import Repository
 from koguma.images.roots import read_shallow
+from koguma.images.signatures import check_signatures
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,7 @@ def fsck(repository: Repository, progress: Callable[[int], None] | None = None) 
     problems += findings.problems
     problems += check_state(repository)
     problems += check_keys(repository.path / "keys")
+    problems += check_signatures(repository)
     artifacts, labels = check_artifacts(repository.path)
     problems += [artifact.problem for artifact in artifacts]
     problems += labels

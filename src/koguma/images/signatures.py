@@ -1,8 +1,8 @@
 """Signatures of commits, and the policy that demands them. Owns `signatures/` of a repository.
 
-A signature is detached: a line `<commit id> <key id> <base64>` over the commit's exact bytes, so that a commit can be
-signed later, by further keys, and by a new key after a rotation. Lines are only ever added; what is not a whole, valid
-line counts for nothing.
+A signature is detached: a line `<commit id> <key id> <base64> <checksum>`, signed are the commit's exact bytes, so that
+a commit can be signed later, by further keys, and by a new key after a rotation. Lines are only ever added; what is not
+a whole, valid line counts for nothing.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import base64
 import binascii
 import os
 import re
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from cryptography.exceptions import InvalidSignature
 
-from koguma.images.errors import SignatureError
+from koguma.images.errors import ImageError, SignatureError
 from koguma.images.files import locked, storage_errors, sync_directory, write_all
 from koguma.images.policy import load_policy
 from koguma.images.refs import RefKind
@@ -31,8 +32,8 @@ if TYPE_CHECKING:
 
 FOLDER = "signatures"
 _LOG = "log"
-_LINE = re.compile(rb"([0-9a-f]{64}) ([0-9a-f]{16}) ([A-Za-z0-9+/]{86}==)")
-LINE_BYTES = 64 + 1 + 16 + 1 + 88 + 1
+_LINE = re.compile(rb"([0-9a-f]{64}) ([0-9a-f]{16}) ([A-Za-z0-9+/]{86}==) ([0-9a-f]{8})")
+LINE_BYTES = 64 + 1 + 16 + 1 + 88 + 1 + 8 + 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,8 @@ class Signature:
     """Base64 of the 64 bytes."""
 
     def line(self) -> bytes:
-        return f"{self.commit} {self.key} {self.encoded}\n".encode()
+        body = f"{self.commit} {self.key} {self.encoded}".encode()
+        return body + b" %08x\n" % zlib.crc32(body)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +109,7 @@ def require_signature(repository: Repository, kind: RefKind, name: str, commit: 
 
 
 def add_signatures(repository: Path, signatures: Iterable[Signature]) -> None:
-    """Append to the log; a line that a crash cut short before is closed off first."""
+    """Append to the log; a line that a crash cut short before is dropped first."""
     data = b"".join(signature.line() for signature in signatures)
     if not data:
         return
@@ -118,8 +120,9 @@ def add_signatures(repository: Path, signatures: Iterable[Signature]) -> None:
         descriptor = os.open(folder / _LOG, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
         try:
             size = os.fstat(descriptor).st_size
-            if size and os.pread(descriptor, 1, size - 1) != b"\n":
-                data = b"\n" + data
+            end = os.pread(descriptor, LINE_BYTES, max(0, size - LINE_BYTES))
+            if end and not end.endswith(b"\n"):
+                os.ftruncate(descriptor, size - len(end) + end.rfind(b"\n") + 1)
             write_all(descriptor, data)
             os.fsync(descriptor)
         finally:
@@ -140,9 +143,25 @@ def all_signatures(repository: Path) -> list[Signature]:
 def parse_signatures(data: bytes) -> Iterator[Signature]:
     """The whole lines of a signature file; others are passed over."""
     for line in data.split(b"\n"):
-        if match := _LINE.fullmatch(line):
-            commit, key, encoded = (part.decode() for part in match.groups())
+        match = _LINE.fullmatch(line)
+        if match and b"%08x" % zlib.crc32(line[:-9]) == match[4]:
+            commit, key, encoded = (part.decode() for part in match.groups()[:3])
             yield Signature(commit, key, encoded)
+
+
+def check_signatures(repository: Repository) -> Iterator[str]:
+    """What is wrong with the signatures that are stored. A last line that a crash cut short is not."""
+    path = repository.path / FOLDER / _LOG
+    for number, line in enumerate(_content(repository.path).split(b"\n")[:-1], 1):
+        if not list(parse_signatures(line)):
+            yield f"a signature must be a line as FORMAT.md draws it, got {line[:80]!r} ({path}, line {number})"
+    for commit in dict.fromkeys(item.commit for item in all_signatures(repository.path)):
+        try:
+            wrong = verify_commit(repository, commit).wrong
+        except ImageError:
+            continue  # gc removed the commit, or it is damaged, which is said elsewhere
+        for key in wrong:
+            yield f"a signature must be of its commit, that of key {key} is not (commit {commit[:12]}, {path})"
 
 
 def signature_by(key: Ed25519PrivateKey, commit: str, content: bytes) -> Signature:

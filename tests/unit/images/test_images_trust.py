@@ -16,6 +16,14 @@ from koguma.images.signatures import (
     Signature,
     add_signatures,
     all_signatures,
+    check_signatures,
+    sign_commit,
+    signatures_of,
+    verify_commit,
+)
+    Signature,
+    add_signatures,
+    all_signatures,
     sign_commit,
     signatures_of,
     verify_commit,
@@ -89,8 +97,33 @@ def test_a_line_that_a_crash_cut_short_counts_for_nothing_and_spoils_nothing(
     log.write_bytes(log.read_bytes()[:-20])
     assert verify_commit(repository, first).valid == ()
 
+    assert fsck(repository).problems == ()
     sign_commit(repository, first)
     assert verify_commit(repository, first).valid == (signing_id(repository),)
+    assert log.read_bytes().count(b"\n") == 1
+
+
+def test_any_flipped_bit_of_a_signature_is_found(repository: Repository, tree: Path) -> None:
+    repository.commit_tree(tree, "main", "first")
+    log = repository.path / "signatures" / "log"
+    whole = log.read_bytes()
+    for at in range(len(whole) - 1):
+        log.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+        assert list(check_signatures(repository)), f"byte {at}"
+    log.write_bytes(whole)
+    assert list(check_signatures(repository)) == []
+
+
+def test_a_signature_that_is_of_no_trusted_key_is_no_damage_but_a_wrong_one_is(
+    repository: Repository, tree: Path
+) -> None:
+    made = repository.commit_tree(tree, "main", "first").commit.id
+    encoded = base64.b64encode(bytes(64)).decode()
+    add_signatures(repository.path, [Signature(made, "0" * 16, encoded)])
+    assert fsck(repository).problems == ()
+
+    add_signatures(repository.path, [Signature(made, signing_id(repository), encoded)])
+    assert "a signature must be of its commit" in fsck(repository).problems[0]
 
 
 def test_after_a_rotation_both_keys_sign_until_the_old_one_is_revoked(tmp_path: Path, repository: Repository) -> None:
@@ -150,7 +183,8 @@ def test_a_rotation_does_not_sign_what_nobody_trusted_signed(tmp_path: Path, rep
     manifest = (artifact / "manifest.json").read_bytes().replace(b"x86_64", b"x86_65")
     (artifact / "manifest.json").write_bytes(manifest)
     log = repository.path / "signatures" / "log"
-    log.write_bytes(log.read_bytes().replace(b" " + log.read_bytes().split()[2], b" " + base64.b64encode(bytes(64))))
+    good = signatures_of(repository.path, made)[0]
+    log.write_bytes(Signature(made, good.key, base64.b64encode(bytes(64)).decode()).line())
 
     new, _ = rotate_key(repository)
     assert new not in [item.key for item in signatures_of(repository.path, made)]
