@@ -21,13 +21,6 @@ from koguma.images.signatures import (
     signatures_of,
     verify_commit,
 )
-    Signature,
-    add_signatures,
-    all_signatures,
-    sign_commit,
-    signatures_of,
-    verify_commit,
-)
 from koguma.images.signing import trusted_keys, verify
 from koguma.images.sources import open_source
 from koguma.images.transfer.errors import RefRejectedError
