@@ -201,12 +201,27 @@ def test_a_shallow_clone_has_the_newest_commit_and_works(
 
     assert [item.id for item in copy.log("main")] == [tip]
     assert read_shallow(copy.path) == {tip}
+    assert fsck(copy).problems == ()
     third = commit(origin, tree, "third")
     push(origin, remote_of(origin), ["main"])
     pull(copy, remote_of(copy, "origin"), "main", depth=1)
     assert [item.id for item in copy.log("main")] == [third, tip]
     assert commit(copy, tree, "fourth") == copy.resolve("main").id
     push(copy, remote_of(copy, "origin"), ["main"])
+    assert fsck(copy).problems == ()
+
+
+def test_gc_after_a_shallow_pull_takes_nothing_that_is_needed(
+    origin: Repository, site: Site, tmp_path: Path, tree: Path
+) -> None:
+    from koguma.images.gc import collect
+
+    copy, _ = clone(site.url, tmp_path / "copy", depth=1)
+    copy.remove("main")  # the remote's branch keeps the commit
+    collect(copy, grace_s=0, reflog_keep_s=0)
+    copy.checkout("origin/main", tmp_path / "out")
+    assert listing(tmp_path / "out") == listing(tree)
+    assert fsck(copy).problems == ()
 
 
 def test_what_a_shallow_clone_left_out_can_be_brought(origin: Repository, site: Site, tmp_path: Path) -> None:

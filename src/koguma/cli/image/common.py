@@ -71,7 +71,7 @@ def update_labels(repository: Repository) -> LabelState:
 
 def names_by_commit(repository: Repository) -> dict[str, list[str]]:
     names: dict[str, list[str]] = {}
-    for ref in repository.refs.all():
+    for ref in repository.refs.every():
         names.setdefault(ref.commit, []).append(f"tag: {ref.name}" if ref.kind.word == "tag" else ref.name)
     return names
 

@@ -192,6 +192,8 @@ def push(
     from koguma.images.transfer.pushing import push as push_it
     from koguma.images.transfer.remotes import find_remote
 
+    if delete and not branches:
+        raise typer.BadParameter("--delete needs the names of the branches and tags to remove")
     repository = open_repository(context)
     with progress("pushing") as told:
         done = push_it(

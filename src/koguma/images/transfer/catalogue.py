@@ -97,6 +97,9 @@ class Catalogue:
         packs = {name.removesuffix(INDEX_SUFFIX) for name in names if name.endswith(INDEX_SUFFIX)}
         wanted = {pack for pack in packs if pack + PACK_SUFFIX in names}
         self._indexes = {pack: self._indexes.get(pack) or self._load(pack) for pack in sorted(wanted)}
+        for path in self._cache.glob("*" + INDEX_SUFFIX):
+            if "packs/" + path.stem not in wanted:
+                path.unlink(missing_ok=True)  # the remote's gc merged it into another
 
     def find(self, object_id: bytes) -> Place | None:
         for pack, index in self._indexes.items():

@@ -18,7 +18,7 @@ from koguma.images.packs import RAW, RECORD, ZSTD
 from koguma.images.transfer.errors import HostileRemoteError
 from koguma.images.transfer.limits import COMMIT_BYTES_MAX, OBJECT_BYTES_MAX, TREE_BYTES_MAX
 
-LARGE_BYTES = 16 * 1024 * 1024
+LARGE_BYTES = 4 * 1024 * 1024
 """Payloads and contents from this size on are worked through in pieces."""
 
 _SIZES_MAX = {BLOB: OBJECT_BYTES_MAX, TREE: TREE_BYTES_MAX, COMMIT: COMMIT_BYTES_MAX}
