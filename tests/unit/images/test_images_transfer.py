@@ -265,7 +265,7 @@ def test_an_interrupted_transfer_is_taken_up_where_it_ended(
     kept = []
 
     def breaking(self: downloading.Downloads, arrived: downloading.Arrived) -> None:
-        if len(kept) == 4:
+        if len(kept) >= 4 and sum(kept):
             raise BackendRefused("the line went dead")
         kept.append(sum(header.kind == BLOB for header, _ in arrived.records))
         keep(self, arrived)
