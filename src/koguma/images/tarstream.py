@@ -8,8 +8,9 @@ parents first, so equal trees give equal streams.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import chain
 
 from koguma.images.objects import STREAM_MIN_BYTES, ObjectStore
 from koguma.images.trees import BLOCK, CHARACTER, DIRECTORY, FIFO, FILE, NORMAL_MTIME_NS, SYMLINK, Entry, walk
@@ -30,9 +31,14 @@ def tar_stream(store: ObjectStore, root: Entry) -> Iterator[bytes]:
 
     mksquashfs takes the root's attributes from its options and ignores those of `./`.
     """
+    return entries_stream(store, chain(((b"", root),), walk(store.read, root)))
+
+
+def entries_stream(store: ObjectStore, entries: Iterable[tuple[bytes, Entry]]) -> Iterator[bytes]:
+    """These paths and entries as the bytes of a tar file; the first name of a hard-linked file has its content."""
     first_names: dict[bytes, bytes] = {}
     with ThreadPoolExecutor(2, thread_name_prefix="read") as pool:
-        for path, entry, content in _read_ahead(store, root, pool):
+        for path, entry, content in _read_ahead(store, entries, pool):
             if entry.link:
                 if entry.link in first_names:
                     yield _header(path, entry, _HARD_LINK, first_names[entry.link])
@@ -47,14 +53,19 @@ def tar_stream(store: ObjectStore, root: Entry) -> Iterator[bytes]:
     yield bytes(2 * _BLOCK)
 
 
+def tar_header(name: bytes, entry: Entry) -> bytes:
+    """The header of one file or directory, for tars of things that are no tree."""
+    return _header(name, entry, _TYPES[entry.kind], b"")
+
+
 def _read_ahead(
-    store: ObjectStore, root: Entry, pool: ThreadPoolExecutor
+    store: ObjectStore, entries: Iterable[tuple[bytes, Entry]], pool: ThreadPoolExecutor
 ) -> Iterator[tuple[bytes, Entry, Future[bytes] | None]]:
     """Entries with their content, small contents read by other threads while earlier ones are consumed."""
-    waiting: deque[tuple[bytes, Entry, Future[bytes] | None]] = deque([(b"", root, None)])
+    waiting: deque[tuple[bytes, Entry, Future[bytes] | None]] = deque()
     ahead_bytes = 0
     seen: set[bytes] = set()
-    for path, entry in walk(store.read, root):
+    for path, entry in entries:
         content = None
         again = entry.link and entry.link in seen
         seen.add(entry.link)

@@ -179,7 +179,8 @@ def _apk_stanza(root: Path, package: Package) -> str:
     fields = {
         "C": _q1(f"{package.name}-{package.version}".encode()), "P": package.name, "V": package.version, "A": "x86_64",
         "S": str(size), "I": str(size), "T": "A test", "U": "https://example.org/", "L": "none", "o": package.name,
-        "m": "A Tester <tester@example.org>", "t": str(_FIXED_TIME), "c": hashlib.sha1(package.name.encode()).hexdigest(),
+        "m": "A Tester <tester@example.org>", "t": str(_FIXED_TIME),
+        "c": hashlib.sha1(package.name.encode()).hexdigest(),
     }  # fmt: skip
     lines = [f"{key}:{value}" for key, value in fields.items()]
     if package.requires:
