@@ -87,7 +87,7 @@ def _entry(line: bytes, accounts: Accounts, place: bytes) -> tuple[int, int, int
         kind = "user" if tag == _USER else "group"
         raise TreeError(
             f"an ACL's {kind} must be a number or a name of the root's own, got {named[:80]!r} for {place!r};"
-            " tar --numeric-owner writes numbers"
+            " tar --xattrs --xattrs-include='*' --no-acls writes numbers"
         )
     return tag, bits, number
 
