@@ -117,10 +117,7 @@ class Grafter:
             below = folder.folder(part)
             if below is None:
                 if folder.get(part) is not None:
-                    raise TreeError(
-                        "a tar's names may not lead through something that is no directory,"
-                        f" got {b'/'.join(parts)!r} through {part!r}"
-                    )
+                    raise _leads_through(parts, part)
                 _check_length(part, b"/".join(parts))
                 below = folder.put_folder(_ROOT._replace(name=part))
                 self._budget.take_entry()
@@ -251,10 +248,14 @@ class Grafter:
         if name == OPAQUE:
             self._prune(self._parent(parts))
             return
-        found = self._find([*parts[:-1], hidden])
-        if found is None:
-            return
-        folder, _ = found
+        folder = self._root
+        for part in parts[:-1]:
+            below = folder.folder(part)
+            if below is None:
+                if folder.get(part) is not None:
+                    raise _leads_through(parts, part)
+                return  # there is nothing to remove
+            folder = below
         below = folder.folder(hidden)
         if hidden not in self._fresh.get(folder, {}):
             folder.remove(hidden)
@@ -312,6 +313,12 @@ class Grafter:
             return entry
         # See `inodes.kept_mtime_ns`: a compiled Python file names its source's time.
         return entry._replace(mtime_ns=entry.mtime_ns // 10**9 * 10**9 if keep_time else None)
+
+
+def _leads_through(parts: list[bytes], part: bytes) -> TreeError:
+    return TreeError(
+        f"a tar's names may not lead through something that is no directory, got {b'/'.join(parts)!r} through {part!r}"
+    )
 
 
 def _check_length(part: bytes, place: bytes) -> None:
