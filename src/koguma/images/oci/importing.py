@@ -138,11 +138,11 @@ def _docker_image(blobs: Blobs, reference: str, options: ImportOptions) -> _Imag
         listed = json.loads(read_small(blobs, "manifest.json"))
     except (ValueError, RecursionError):
         raise TreeError("a docker archive's manifest.json must be JSON") from None
-    images = listed if isinstance(listed, list) and all(isinstance(item, dict) for item in listed) else []
+    images = [item for item in listed if isinstance(item, dict)] if isinstance(listed, list) else []
+    tags = sorted({tag for item in images for tag in _tags(item)})
     if reference:
-        images = [item for item in images if isinstance(item.get("RepoTags"), list) and reference in item["RepoTags"]]
+        images = [item for item in images if reference in _tags(item)]
     if len(images) != 1:
-        tags = sorted(str(tag) for item in listed if isinstance(item, dict) for tag in item.get("RepoTags") or ())
         raise TreeError(f"one image must be meant, got {len(images)}; name one of: {', '.join(tags)[:500]}")
     name, layers = images[0].get("Config"), images[0].get("Layers")
     if not isinstance(name, str) or not isinstance(layers, list) or not all(isinstance(item, str) for item in layers):
@@ -158,6 +158,11 @@ def _docker_image(blobs: Blobs, reference: str, options: ImportOptions) -> _Imag
         tuple(_Layer(layer, diff_id, None) for layer, diff_id in zip(layers, config.diff_ids, strict=True)),
         _notes(config, digest.found(), {}),
     )
+
+
+def _tags(image: Mapping[str, Any]) -> list[str]:
+    tags = image.get("RepoTags")
+    return [tag for tag in tags if isinstance(tag, str)] if isinstance(tags, list) else []
 
 
 def _add_layer(grafter: Grafter, blobs: Blobs, layer: _Layer, options: ImportOptions) -> None:
