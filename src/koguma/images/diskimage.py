@@ -1,12 +1,11 @@
 """A disk image's root: found among its partitions, mounted read-only, committed as the directory it is then.
 
-sfdisk and blkid read partition tables and file systems. Mounts live in a mount namespace of a child process that ends
+partx and blkid read partition tables and file systems. Mounts live in a mount namespace of a child process that ends
 with us, so nothing stays mounted, however we end. Needs root.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import struct
 import subprocess
@@ -15,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from koguma.images.errors import LimitError, ToolError, TreeError
 from koguma.images.importing.options import ImportOptions
@@ -29,6 +28,8 @@ _PROBE_BYTES = 128 * 1024
 _TAR_MAGIC_AT = 257
 _ROOT_TYPES = ("4F68BCE3-E8CD-4DB1-96E7-FBCAF984B709", "B921B045-1DF0-41C3-AF44-4C6F280D3FAE")
 """GPT's types for a root of x86-64 and of arm64."""
+_CONTAINERS = ("0x5", "0xf", "0x85")
+"""MBR's extended partitions, which hold others."""
 _NO_ROOT_TYPES = ("vfat", "swap", "iso9660")
 _UNREADABLE = {"crypto_LUKS": "it is encrypted", "LVM2_member": "it belongs to a volume group",
                "linux_raid_member": "it belongs to an array"}  # fmt: skip
@@ -99,16 +100,17 @@ def find_partitions(raw: Path) -> list[Partition]:
     probed = _blkid(raw, 0, 0)
     if "PTTYPE" not in probed or "TYPE" in probed:
         return [Partition(0, 0, raw.stat().st_size, "", probed.get("TYPE", ""))]
-    table: dict[str, Any] = json.loads(run_tool(["sfdisk", "--json", str(raw)]))["partitiontable"]
-    sector = int(table.get("sectorsize", _SECTOR))
+    table = run_tool(["partx", "--show", "--noheadings", "--output", "NR,START,SECTORS,TYPE", str(raw)])
     found = []
-    for item in table.get("partitions", []):
-        offset, size = int(item["start"]) * sector, int(item["size"]) * sector
+    for line in table.splitlines():
+        number, start, sectors, kind = [*line.split(), ""][:4]
+        offset, size = int(start) * _SECTOR, int(sectors) * _SECTOR
+        if kind in _CONTAINERS:
+            continue
         if offset + size > raw.stat().st_size:
-            raise TreeError(f"a partition must lie in its disk, got {item['node']} up to byte {offset + size}")
-        number = int(item["node"].removeprefix(str(raw)).lstrip("p"))
+            raise TreeError(f"a partition must lie in its disk, got partition {number} up to byte {offset + size}")
         file_system = _blkid(raw, offset, size).get("TYPE", "")
-        found.append(Partition(number, offset, size, str(item.get("type", "")), file_system))
+        found.append(Partition(int(number), offset, size, kind, file_system))
     return found
 
 
