@@ -9,9 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from koguma.images.commits import Commit
-from koguma.images.errors import ImageError
+from koguma.images.errors import ImageError, ToolError
 from koguma.images.files import storage_errors, written_whole
 from koguma.images.repository import Repository
+from koguma.images.trees import NAME_MAX_BYTES, walk
 
 ROOT_IMAGES = ("squashfs", "erofs")
 OCI_IMAGES = ("oci", "oci-archive")
@@ -53,7 +54,19 @@ def export_as(
         raise ImageError(f"a base and a reference are for OCI images, got format {image_format!r}")
     if image_format == TAR:
         return export_tar(repository, revision, output, progress)
-    return repository.export(revision, image_format, output, progress)
+    try:
+        return repository.export(revision, image_format, output, progress)
+    except ToolError as error:
+        raise _explained(repository, revision, image_format, error) from None
+
+
+def _explained(repository: Repository, revision: str, image_format: str, error: ToolError) -> ToolError:
+    """mkfs.erofs 1.5 cannot write the longest names and says "no such file"; say which name it is."""
+    read, root = repository.objects.read, repository.root(repository.resolve(revision))
+    longest = next((path for path, entry in walk(read, root) if len(entry.name) == NAME_MAX_BYTES), None)
+    if image_format != "erofs" or longest is None:
+        return error
+    return ToolError(f"{error}; versions of mkfs.erofs cannot write a name of {NAME_MAX_BYTES} bytes, got {longest!r}")
 
 
 def export_tar(
