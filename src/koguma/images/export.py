@@ -84,6 +84,7 @@ def _squashfs(store: ObjectStore, root: Entry, output: Path, progress: Callable[
     environment = os.environ | {"SOURCE_DATE_EPOCH": str(_newest_time_s(store, root))}
     stream = tar_stream(store, root)
     command = [
+        *_as_owner_of(root),
         "mksquashfs", "-", str(output), "-tar", "-comp", "zstd", "-Xcompression-level", str(SQUASHFS_ZSTD_LEVEL),
         "-reproducible", "-exit-on-error", "-no-exports", "-no-progress", "-quiet",
         "-noappend", "-no-recovery", "-mem", SQUASHFS_MEMORY, "-root-mode", f"{root.mode:o}",
@@ -108,6 +109,14 @@ def _squashfs(store: ObjectStore, root: Entry, output: Path, progress: Callable[
             said.seek(0)
             output.unlink(missing_ok=True)
             raise ToolError(f"mksquashfs failed with status {status}: {last_words(said.read())}")
+
+
+def _as_owner_of(root: Entry) -> list[str]:
+    """mksquashfs 4.5.1 gives the root directory of a tar the user and group it runs as, whatever its options say; in a
+    user namespace that is the tree's owner, without any rights."""
+    if (os.getuid(), os.getgid()) == (root.uid, root.gid):
+        return []
+    return ["unshare", "--user", f"--map-user={root.uid}", f"--map-group={root.gid}", "--"]
 
 
 def _newest_time_s(store: ObjectStore, root: Entry) -> int:

@@ -112,7 +112,8 @@ def _planted(base: Path, seed: int, *, acls: bool = True, name_bytes: int = 255)
     gardener = WideGardener(seed)
     gardener.acls, gardener.name_bytes = acls, name_bytes
     gardener.grow(os.fsencode(tree))
-    tree.chmod(0o751)
+    os.chown(tree, seed % 3 * 1000, seed % 2 * 7)
+    tree.chmod(0o2751)
     return tree
 
 
