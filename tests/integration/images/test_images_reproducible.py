@@ -83,7 +83,7 @@ def _machine(clean: Path, work: Path, repository: Path, *, tmpfs: bool) -> Itera
         mount(root / "proc", "-t", "proc", "proc")
         mount(root / "dev", "--bind", "/dev")
         if tmpfs:
-            mount(root / "exports", "-t", "tmpfs", "-o", "mode=1777", "work")
+            mount(root / "exports", "-t", "tmpfs", "-o", "mode=1777", "exports")
         (root / "exports").mkdir(exist_ok=True)
         subprocess.run(["cp", "-a", repository, root / "exports" / "repository"], check=True)
         yield root
@@ -169,7 +169,8 @@ def test_an_image_comes_in_and_goes_out_without_root(clean_root: Path, tmp_path:
         shutil.rmtree(root / "exports" / "repository")
         shutil.copy(tmp_path / "t.tar", root / "exports" / "t.tar")
         koguma = f"{sys.executable} -m koguma image --repo /exports/repository"
-        script = f"{koguma} init; {koguma} import -b main --devices=keep /exports/t.tar; {koguma} export main -o /exports/squashfs"
+        script = f"{koguma} init; {koguma} import -b main --devices=keep /exports/t.tar"
+        script += f"; {koguma} export main -o /exports/squashfs"
         done = subprocess.run(
             ["chroot", root, *AS_NOBODY, "/bin/sh", "-ec", script],
             env={"PATH": "/usr/bin:/bin:/usr/sbin:/sbin", "PYTHONPATH": str(SOURCE), "HOME": "/exports"},
