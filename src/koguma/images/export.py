@@ -15,6 +15,7 @@ from pathlib import Path
 from uuid import UUID
 
 from koguma.images.checkout import checkout
+from koguma.images.erofsorder import sort_attributes
 from koguma.images.errors import ImageError, ToolError
 from koguma.images.files import remove_tree
 from koguma.images.objects import ObjectStore
@@ -155,6 +156,7 @@ def _erofs(store: ObjectStore, tree_id: str, root: Entry, output: Path, scratch:
                 str(tree),
             ]
         )
+        sort_attributes(output)
     except BaseException:
         output.unlink(missing_ok=True)
         raise
