@@ -7,6 +7,7 @@ squashfs has no place for POSIX ACLs (`system.*` attributes): `attributes_lost` 
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
@@ -114,10 +115,19 @@ def _squashfs(store: ObjectStore, root: Entry, output: Path, progress: Callable[
 
 def _as_owner_of(root: Entry) -> list[str]:
     """mksquashfs 4.5.1 gives the root directory of a tar the user and group it runs as, whatever its options say; in a
-    user namespace that is the tree's owner, without any rights."""
-    if (os.getuid(), os.getgid()) == (root.uid, root.gid):
+    user namespace that is the tree's owner, without any rights. Where there are none, as in a chroot, fakeroot tells it
+    that it is root."""
+    owner = (root.uid, root.gid)
+    if (os.getuid(), os.getgid()) == owner:
         return []
-    return ["unshare", "--user", f"--map-user={root.uid}", f"--map-group={root.gid}", "--"]
+    inside = ["unshare", "--user", f"--map-user={root.uid}", f"--map-group={root.gid}", "--"]
+    if subprocess.run([*inside, "true"], capture_output=True, check=False).returncode == 0:
+        return inside
+    if owner == (0, 0) and shutil.which("fakeroot"):
+        return ["fakeroot", "--"]
+    raise ToolError(
+        f"a squashfs of a tree of {root.uid}:{root.gid} needs that user, user namespaces, or fakeroot for one of root's"
+    )
 
 
 def _newest_time_s(store: ObjectStore, root: Entry) -> int:

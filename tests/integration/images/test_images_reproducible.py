@@ -30,12 +30,22 @@ pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="clean roots need root"),
     pytest.mark.skipif(shutil.which("mmdebstrap") is None, reason="mmdebstrap is not installed"),
 ]
-LIBRARIES = ("libffi8", "libssl3", "libbz2-1.0", "liblzma5", "zlib1g", "libsqlite3-0", "util-linux")
+LIBRARIES = ("libffi8", "libssl3", "libbz2-1.0", "liblzma5", "zlib1g", "libsqlite3-0", "util-linux", "mount")
 TOOLS = ("squashfs-tools", "erofs-utils", "faketime", "locales-all")
 FORMATS = ("squashfs", "erofs", "tar", "oci-archive")
 SOURCE = Path(__file__).resolve().parents[3] / "src"
 
+_ENTER = """set -eu
+mount --make-rprivate /
+cd "$1"; shift
+mkdir -p mnt
+pivot_root . mnt
+cd /
+exec "$@"
+"""
+"""A root is entered for good and not by chroot: in a chroot nobody could make a user namespace."""
 _SCRIPT = """set -eu
+umount -l /mnt
 hostname "$1"; umask "$2"; cd /exports
 shift 2
 exec "$@"
@@ -101,8 +111,8 @@ def _export(
         command = [sys.executable, "-m", "koguma", "image", "--repo", "/exports/repository", "export", "main"]
         command += ["--format", image_format, "-o", f"/exports/{image_format}"]
         done = subprocess.run(
-            ["unshare", "--uts", "--mount", "--fork", *before, "chroot", root, "/bin/sh", "-c", _SCRIPT, "sh",
-             environment["HOSTNAME"], environment["UMASK"], *after, *command],
+            ["unshare", "--uts", "--mount", "--fork", *before, "sh", "-c", _ENTER, "sh", root,
+             "/bin/sh", "-c", _SCRIPT, "sh", environment["HOSTNAME"], environment["UMASK"], *after, *command],
             env={"PATH": os.environ["PATH"] + ":/usr/sbin:/sbin", "PYTHONPATH": str(SOURCE), **environment},
             capture_output=True, text=True, check=False,
         )  # fmt: skip
@@ -172,7 +182,7 @@ def test_an_image_comes_in_and_goes_out_without_root(clean_root: Path, tmp_path:
         script = f"{koguma} init; {koguma} import -b main --devices=keep /exports/t.tar"
         script += f"; {koguma} export main -o /exports/squashfs"
         done = subprocess.run(
-            ["chroot", root, *AS_NOBODY, "/bin/sh", "-ec", script],
+            ["unshare", "--mount", "--fork", "sh", "-c", _ENTER, "sh", root, *AS_NOBODY, "/bin/sh", "-ec", script],
             env={"PATH": "/usr/bin:/bin:/usr/sbin:/sbin", "PYTHONPATH": str(SOURCE), "HOME": "/exports"},
             capture_output=True, text=True, check=False,
         )  # fmt: skip

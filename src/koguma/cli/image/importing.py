@@ -30,6 +30,7 @@ def import_(
     keep_times: Annotated[
         bool, typer.Option("--keep-times", help="Record modification times; they are normalised otherwise.")
     ] = False,
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait for the label to be bootable.")] = True,
     platform: Annotated[
         str, typer.Option(help="Which of an image's platforms, such as linux/arm64; otherwise this machine's.")
     ] = "",
@@ -79,4 +80,4 @@ def import_(
         done = import_source(
             repository, source, branch, message or f"import {source}", options=options, author=author, progress=told
         )
-    finish(repository, done, wait=True)
+    finish(repository, done, wait=wait)
