@@ -43,6 +43,10 @@ class TreeError(ImageError):
     """A file system tree holds something that cannot be stored or written."""
 
 
+class LimitError(TreeError):
+    """An import is larger, deeper or better compressed than its limits allow."""
+
+
 class ManifestError(ImageError):
     """A manifest or its signature is not valid."""
 

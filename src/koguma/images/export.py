@@ -7,6 +7,7 @@ squashfs has no place for POSIX ACLs (`system.*` attributes): `attributes_lost` 
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ from pathlib import Path
 from uuid import UUID
 
 from koguma.images.checkout import checkout
+from koguma.images.erofsorder import sort_attributes
 from koguma.images.errors import ImageError, ToolError
 from koguma.images.files import remove_tree
 from koguma.images.objects import ObjectStore
@@ -84,6 +86,7 @@ def _squashfs(store: ObjectStore, root: Entry, output: Path, progress: Callable[
     environment = os.environ | {"SOURCE_DATE_EPOCH": str(_newest_time_s(store, root))}
     stream = tar_stream(store, root)
     command = [
+        *_as_owner_of(root),
         "mksquashfs", "-", str(output), "-tar", "-comp", "zstd", "-Xcompression-level", str(SQUASHFS_ZSTD_LEVEL),
         "-reproducible", "-exit-on-error", "-no-exports", "-no-progress", "-quiet",
         "-noappend", "-no-recovery", "-mem", SQUASHFS_MEMORY, "-root-mode", f"{root.mode:o}",
@@ -108,6 +111,23 @@ def _squashfs(store: ObjectStore, root: Entry, output: Path, progress: Callable[
             said.seek(0)
             output.unlink(missing_ok=True)
             raise ToolError(f"mksquashfs failed with status {status}: {last_words(said.read())}")
+
+
+def _as_owner_of(root: Entry) -> list[str]:
+    """mksquashfs 4.5.1 gives the root directory of a tar the user and group it runs as, whatever its options say; in a
+    user namespace that is the tree's owner, without any rights. Where there are none, as in a chroot, fakeroot tells it
+    that it is root."""
+    owner = (root.uid, root.gid)
+    if (os.getuid(), os.getgid()) == owner:
+        return []
+    inside = ["unshare", "--user", f"--map-user={root.uid}", f"--map-group={root.gid}", "--"]
+    if subprocess.run([*inside, "true"], capture_output=True, check=False).returncode == 0:
+        return inside
+    if owner == (0, 0) and shutil.which("fakeroot"):
+        return ["fakeroot", "--"]
+    raise ToolError(
+        f"a squashfs of a tree of {root.uid}:{root.gid} needs that user, user namespaces, or fakeroot for one of root's"
+    )
 
 
 def _newest_time_s(store: ObjectStore, root: Entry) -> int:
@@ -146,6 +166,7 @@ def _erofs(store: ObjectStore, tree_id: str, root: Entry, output: Path, scratch:
                 str(tree),
             ]
         )
+        sort_attributes(output)
     except BaseException:
         output.unlink(missing_ok=True)
         raise

@@ -242,6 +242,7 @@ class Repository:
         notes: Mapping[str, str] | None = None,
         keep_times: bool = False,
         remember: bool = True,
+        one_file_system: bool = False,
         progress: Progress | None = None,
     ) -> Committed:
         """Commit a directory to a branch, which is created when there is none. Labels follow with `update_labels`.
@@ -260,6 +261,7 @@ class Repository:
                 self.path / "cache" / "stat",
                 remember=remember,
                 keep_times=keep_times,
+                one_file_system=one_file_system,
                 progress=progress,
             )
             commit = self.add_commit(writer, root, [base] if base else [], message, author=author, notes=notes)

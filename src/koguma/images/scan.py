@@ -28,6 +28,10 @@ _DEPTH_MAX = 2100
 """Directories within directories: what fits in the 4096 bytes Linux allows a path."""
 
 
+_NO_NAMES = b"\0\0"
+"""The signature of an empty directory."""
+
+
 @dataclass(slots=True)
 class _Folder:
     """A directory of the walk, on its way to becoming a tree object."""
@@ -56,12 +60,14 @@ def scan(
     *,
     remember: bool = True,
     keep_times: bool = False,
+    one_file_system: bool = False,
     progress: Callable[[int], None] | None = None,
 ) -> bytes:
     """Store the tree below `root` and return the id of its root object.
 
     `remember` keeps the stat cache for the next time; a tree that will not be there again needs none. `progress` is
-    told the bytes read. Raises TreeError for sockets, mounts inside the tree and files that vanish.
+    told the bytes read. Raises TreeError for sockets, files that vanish and mounts inside the tree; with
+    `one_file_system` a mount is an empty directory.
     """
     top = os.fsencode(root)
     try:
@@ -72,7 +78,7 @@ def scan(
         raise TreeError(f"a tree to commit must be a directory, got something else ({root})")
     cache = StatCache.load(cache_folder, root.resolve(), status.st_dev, keep_times=keep_times)
     with FileHasher(writer, progress) as hasher, _deep_recursion():
-        walk = _Walk(top, status.st_dev, store, hasher, cache, keep_times=keep_times)
+        walk = _Walk(top, status.st_dev, store, hasher, cache, keep_times=keep_times, one_file_system=one_file_system)
         tree, attributes = walk.folder(b"", 0), entry_of(top, b"", status, status.st_mtime_ns if keep_times else None)
         hasher.finish()
         walk.settle()
@@ -94,7 +100,15 @@ class _deep_recursion:  # noqa: N801 - used like a function
 
 class _Walk:
     def __init__(
-        self, top: bytes, device: int, store: ObjectStore, hasher: FileHasher, cache: StatCache, *, keep_times: bool
+        self,
+        top: bytes,
+        device: int,
+        store: ObjectStore,
+        hasher: FileHasher,
+        cache: StatCache,
+        *,
+        keep_times: bool,
+        one_file_system: bool,
     ) -> None:
         self._top = top
         self._device = device
@@ -102,6 +116,7 @@ class _Walk:
         self._hasher = hasher
         self._cached = cache.directories
         self._keep_times = keep_times
+        self._one_file_system = one_file_system
         self._recent_ns = time.time_ns() - RECENT_NS
         self._links: dict[int, _Links] = {}
         self._hashed: list[tuple[_Folder, bytes, bytes, int]] = []
@@ -117,9 +132,15 @@ class _Walk:
         below = path + b"/" if path else b""
         for name, status in found:
             if stat.S_ISDIR(status.st_mode):
+                if status.st_dev != self._device and self._one_file_system:
+                    folder.folders[name] = _Folder(below + name, _NO_NAMES, None, {}, {})
+                    continue
                 if status.st_dev != self._device:
                     place = os.fsdecode(absolute + b"/" + name)
-                    raise TreeError(f"a tree to commit may not have mounts inside; unmount it first, got {place!r}")
+                    raise TreeError(
+                        f"a tree to commit may not have mounts inside, got {place!r}; unmount it first, or take"
+                        " it as an empty directory with: koguma image import --one-file-system"
+                    )
                 folder.folders[name] = self.folder(below + name, depth + 1)
         same = cached is not None and trusted and cached.signature == signature
         if linked or not same or cached is None or not self._store.contains(cached.tree):

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from koguma.images.errors import TreeError
-from koguma.images.importing import import_source, import_tar
+from koguma.images.importing import ImportOptions, Repeated, import_source, import_tar
 from koguma.images.repository import Repository
 from koguma.images.tarstream import tar_stream
 from koguma.images.trees import lookup
@@ -71,8 +71,11 @@ def test_our_own_tar_stream_is_read_back_as_the_same_tree(repository: Repository
         assert archive.getmember("a").size == 1
 
 
-def test_a_name_that_comes_twice_is_what_it_was_last(repository: Repository) -> None:
-    commit = import_tar(repository, _tar(("a", {}, b"first"), ("a", {}, b"second!")), "t", "main", "m").commit
+def test_a_name_that_comes_twice_is_the_last_one_when_that_is_asked_for(repository: Repository) -> None:
+    file = _tar(("a", {}, b"first"), ("a", {}, b"second!"))
+    options = ImportOptions(repeated=Repeated.LAST)
+
+    commit = import_tar(repository, file, "t", "main", "m", options=options).commit
 
     entry = lookup(repository.objects.read, repository.root(commit), b"a")
     assert entry is not None
@@ -93,6 +96,7 @@ HOSTILE = {
     "hard link to a directory": [("d", DIRECTORY, b""), ("a", {"type": HARD_LINK, "linkname": "d"}, b"")],
     "symbolic link to nothing": [("a", {"type": SYMLINK, "linkname": ""}, b"")],
     "too deep": [("d/" * 600 + "x", {}, b"x")],
+    "twice": [("a", {}, b"first"), ("./a", {}, b"second")],
     "long name": [("n" * 256, {}, b"x")],
 }
 

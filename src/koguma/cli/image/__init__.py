@@ -22,7 +22,7 @@ class ImageGroup(LazyGroup):
         },
         "Make commits": {
             "build": Command("koguma.cli.image.making", "Build a Debian root from a recipe and commit it."),
-            "import": Command("koguma.cli.image.making", "Commit a root file system made elsewhere."),
+            "import": Command("koguma.cli.image.importing", "Commit a root file system made elsewhere."),
             "edit": Command("koguma.cli.image.making", "Change a branch's head in a work tree of its own."),
             "commit": Command("koguma.cli.image.making", "Commit a directory, or what `edit` changed."),
         },

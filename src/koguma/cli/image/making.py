@@ -61,24 +61,6 @@ def build(
     finish(repository, done, wait=True)
 
 
-@app.command("import")
-def import_(
-    context: typer.Context,
-    source: Annotated[
-        str, typer.Argument(help="A directory, a tar file (plain or compressed), or - for a tar on standard input.")
-    ],
-    branch: Branch,
-    message: Annotated[str | None, typer.Option("--message", "-m")] = None,
-) -> None:
-    """Commit a root file system made elsewhere; prints the commit's id last."""
-    from koguma.images.importing import import_source
-
-    repository = open_repository(context)
-    with progress("reading") as told:
-        done = import_source(repository, source, branch, message or f"import {source}", progress=told)
-    finish(repository, done, wait=True)
-
-
 @app.command()
 def edit(
     context: typer.Context,

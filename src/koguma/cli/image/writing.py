@@ -30,13 +30,33 @@ def checkout(
 def export(
     context: typer.Context,
     revision: Annotated[str, typer.Argument(help="A branch, tag, commit or expression.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The file to write.")],
-    format: Annotated[str, typer.Option("--format", help="squashfs or erofs.")] = "squashfs",
+    output: Annotated[Path, typer.Option("--output", "-o", help="The file (of oci: the directory) to write.")],
+    format: Annotated[str, typer.Option("--format", help="squashfs, erofs, tar, oci or oci-archive.")] = "squashfs",
+    base: Annotated[
+        str, typer.Option("--base", help="For oci: put this commit in a layer of its own, and above it what changed.")
+    ] = "",
+    reference: Annotated[
+        str, typer.Option("--reference", help="For oci: the image's name; otherwise the branch's or tag's.")
+    ] = "",
+    compression: Annotated[
+        str, typer.Option("--compression", help="For oci: zstd, gzip (for old registries' clients) or none.")
+    ] = "zstd",
 ) -> None:
     """Write a commit's tree as an image; the same commit gives the same bytes."""
+    from koguma.images.formats import export_as
+
     repository = open_repository(context)
     with progress("exporting") as told:
-        found = repository.export(revision, format, output, told)
+        found = export_as(
+            repository,
+            revision,
+            format,
+            output,
+            base=base,
+            reference=reference,
+            compression=compression,
+            progress=told,
+        )
     if format == "squashfs":
         from koguma.images.export import attributes_lost
 

@@ -1,0 +1,1 @@
+"""OCI images: read into commits, written from them."""
