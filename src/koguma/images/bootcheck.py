@@ -148,7 +148,8 @@ def _labels(repository: Path) -> tuple[dict[str, list[str]], list[str]]:
         data = path.read_bytes()
         document = json.loads(data)
         whole = json.dumps(document, indent=1).encode() + b"\n" == data and document["format"] == FORMAT
-        if not whole or document.get("crc32") != labels_checksum(document):
+        whole = whole and set(document) <= {"format", "labels", "crc32"}
+        if not whole or document.get("crc32", labels_checksum(document)) != labels_checksum(document):
             problems.append(f"labels.json must be as it was written; koguma image labels writes it again ({path})")
         for name, label in document["labels"].items():
             by_commit.setdefault(label["commit"], []).append(name)

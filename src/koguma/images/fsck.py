@@ -4,7 +4,7 @@ Steps of `fsck`, none of which stops at the first problem:
 1. read refs, logs and HEAD, under their lock;
 2. verify every pack and index, with all cores;
 3. walk from the refs to everything they need;
-4. verify keys, boot artifacts, labels and what operations wrote down;
+4. verify keys, signatures, boot artifacts, labels and what operations wrote down;
 5. of every object that is damaged or missing, find the paths, commits, refs and labels that need it.
 
 Changes nothing; `repair` does.

@@ -13,15 +13,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from koguma.images.commits import is_id
+
 if TYPE_CHECKING:
     from koguma.images.repository import Repository
 
 REFLOG_KEEP_S = 90 * 24 * 3600
 """How long a log's line keeps what it names."""
-_TEXT_MAX_BYTES = 1024 * 1024
+_TEXT_MAX_BYTES = 64 * 1024 * 1024
 _ID = re.compile(rb"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
-_STATE_FOLDERS = ("edit/*", "bisect", "state", "mounts", "merge")
-"""Besides files at the top: where operations that take a while write down which commits they are about."""
+_STATE_FOLDERS = ("boot", "edit/*", "mounts", "mounts/*", "bisect", "merge", "state")
+"""Besides files at the top: where labels, pins and operations that take a while name commits. What a label names stays
+until the labels have followed the refs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +32,8 @@ class Roots:
     refs: frozenset[bytes]
     """Commits that refs name: they and all they reach must be there."""
     others: frozenset[bytes]
-    """Commits and trees that logs, pending edits and other operations name; some may be gone, ids of other things
-    among them do no harm."""
+    """What logs, labels, pins, pending edits and other operations name; some of it may be gone, ids of other things
+    than commits and trees do no harm."""
     shallow: frozenset[bytes]
     """Commits whose parents may be absent."""
 
@@ -43,6 +46,7 @@ def roots(repository: Repository, *, reflog_keep_s: float = REFLOG_KEEP_S) -> Ro
     others.update(_ids(file for file in path.iterdir() if file.is_file()))
     for pattern in _STATE_FOLDERS:
         others.update(_ids(file for folder in path.glob(pattern) if folder.is_dir() for file in folder.iterdir()))
+    others.update(bytes.fromhex(pin.name) for pin in path.glob("pins/*") if is_id(pin.name))
     return Roots(refs, frozenset(others) - refs, read_shallow(path))
 
 

@@ -1,8 +1,8 @@
 """Sweeps what can be made again or nobody uses: root images and package caches of edits, notes on trees that are gone,
-abandoned scratch, boot artifacts of commits that are gone.
+abandoned scratch.
 
 Everything here may be deleted at any time while nobody uses it; age says that nobody does, and a lock where there is
-one. Labels and the artifacts of commits that exist are `labels`' own.
+one. Labels and boot artifacts are `labels`' own.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from pathlib import Path
 
 from koguma.images.errors import ImageError
 from koguma.images.files import locked, remove_tree
-from koguma.images.labels import read_labels
 from koguma.images.repository import Repository
 from koguma.images.statcache import cached_trees
 
@@ -37,7 +36,7 @@ def sweep(repository: Repository, kept: Container[bytes], grace_s: float, *, dry
         total += size_of(path)
         removed.append(str(path.relative_to(repository.path)))
         if not dry_run:
-            _remove(path)
+            remove_tree(path)
     return Swept(tuple(removed), total)
 
 
@@ -59,7 +58,6 @@ def _sweepable(repository: Repository, kept: Container[bytes], before: float) ->
     scratch_before = min(before, time.time() - _SCRATCH_MIN_AGE_S)
     yield from (item for item in _listed(path / "tmp") if item.lstat().st_mtime < scratch_before)
     yield from _unfinished_files(path, time.time() - _SCRATCH_MIN_AGE_S)
-    yield from _lost_artifacts(repository, kept, before)
 
 
 def _is_stale(stat_cache: Path, kept: Container[bytes]) -> bool:
@@ -83,25 +81,6 @@ def _unused_apt_cache(slot: Path, before: float) -> Iterator[Path]:
                 yield slot
         except ImageError:
             return  # an edit uses it
-
-
-def _lost_artifacts(repository: Repository, kept: Container[bytes], before: float) -> Iterator[Path]:
-    """Artifacts of commits that are gone and that no label names; skipped while somebody makes labels."""
-    try:
-        with locked(repository.path / "locks" / "labels", timeout_s=0):
-            labelled = {label.commit for label in read_labels(repository.path)}
-            for folder in _listed(repository.path / "boot" / "artifacts"):
-                if folder.name not in labelled and not _names_kept(folder, kept) and folder.stat().st_mtime < before:
-                    yield folder
-    except ImageError:
-        return
-
-
-def _remove(path: Path) -> None:
-    """Remove by way of another name: a directory under its own must be whole, also after a crash."""
-    if path.parent.name == "artifacts":
-        path = path.rename(path.with_name(f".new-{path.name}"))
-    remove_tree(path)
 
 
 def _names_kept(path: Path, kept: Container[bytes]) -> bool:

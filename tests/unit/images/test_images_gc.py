@@ -90,7 +90,7 @@ def test_logs_pending_edits_and_state_of_other_operations_keep_commits(repositor
         repository.remove(branch)
     for place, text in {
         "edit/main/session.json": json.dumps({"base": edited, "committed": None, "other": [first]}),
-        "BISECT": f"bad {bisected}\n",
+        "bisect.json": json.dumps({"bad": bisected}),
         "refs/remotes/origin/main": f"{fetched}\n",
     }.items():
         (repository.path / place).parent.mkdir(parents=True, exist_ok=True)
@@ -262,7 +262,6 @@ def test_sweeping_removes_what_is_old_and_unused_and_leaves_the_rest(repository:
         "cache/unbootable",
         "tmp/erofs-old",
         "cache/apt/key/0/lists",
-        "boot/artifacts/" + stale,
     ):
         (repository.path / name).mkdir(parents=True, exist_ok=True)
     for name in (stale, fresh):
@@ -270,7 +269,7 @@ def test_sweeping_removes_what_is_old_and_unused_and_leaves_the_rest(repository:
     (repository.path / "cache/unbootable" / commit.tree).write_text("no kernel")
     (repository.path / "cache/unbootable" / stale).write_text("no kernel")
     old = time.time() - 20 * 86400
-    for name in (f"cache/images/{stale}.squashfs", "tmp/erofs-old", "cache/apt/key/0/lists", "boot/artifacts/" + stale):
+    for name in (f"cache/images/{stale}.squashfs", "tmp/erofs-old", "cache/apt/key/0/lists"):
         os.utime(repository.path / name, (old, old))
 
     done = collect(repository)
@@ -280,7 +279,6 @@ def test_sweeping_removes_what_is_old_and_unused_and_leaves_the_rest(repository:
         f"cache/unbootable/{stale}",
         "tmp/erofs-old",
         "cache/apt/key/0",
-        f"boot/artifacts/{stale}",
     }
     assert (repository.path / "cache/images" / f"{fresh}.squashfs").exists()
     assert not any((repository.path / name).exists() for name in done.swept.paths)
