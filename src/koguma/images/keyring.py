@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
@@ -68,7 +69,7 @@ def add_key(repository: Path, pem: bytes) -> str:
     """Trust another site's public key; returns its id."""
     try:
         key = load_pem_public_key(pem)
-    except ValueError as error:
+    except (ValueError, UnsupportedAlgorithm) as error:
         raise KeyringError(f"a key to trust must be SubjectPublicKeyInfo PEM: {error}") from None
     if not isinstance(key, Ed25519PublicKey):
         raise KeyringError(f"a key to trust must be ed25519, got {type(key).__name__}")

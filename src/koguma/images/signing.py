@@ -12,7 +12,7 @@ import binascii
 from hashlib import sha256
 from pathlib import Path
 
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
@@ -61,7 +61,7 @@ def load_private_key(path: Path) -> Ed25519PrivateKey:
     """A private key of a file. Raises ManifestError when it is missing or of another kind."""
     try:
         key = load_pem_private_key(path.read_bytes(), password=None)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, UnsupportedAlgorithm) as error:
         raise ManifestError(f"the signing key must be readable PKCS#8 PEM: {error} ({path})") from None
     if not isinstance(key, Ed25519PrivateKey):
         raise ManifestError(f"the signing key must be ed25519, got {type(key).__name__} ({path})")
@@ -83,7 +83,7 @@ def trusted_keys(keys: Path) -> dict[str, Ed25519PublicKey]:
     for path in sorted((keys / "trusted").glob("*.pem")):
         try:
             key = load_pem_public_key(path.read_bytes())
-        except ValueError as error:
+        except (ValueError, UnsupportedAlgorithm) as error:
             raise ManifestError(f"a trusted key must be SubjectPublicKeyInfo PEM: {error} ({path})") from None
         if not isinstance(key, Ed25519PublicKey) or key_id(key) != path.stem:
             raise ManifestError(f"a trusted key must be ed25519 and its file named by its id ({path})")
