@@ -6,7 +6,7 @@ whom cannot be told from the merged tree.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 
 from koguma.images.merging.conflicts import Content, Disagreement, Problem
@@ -41,7 +41,9 @@ def merge_accounts(file: bytes, base: bytes | None, ours: bytes, theirs: bytes) 
     merged = merge_tables(tables[0], tables[1], tables[2], decide, partial(_by_id, tables[1] | tables[2], file))
     if file in (b"passwd", b"group"):
         disagreements += _shared_ids(file, tables[0], tables[1], tables[2], merged)
-    return Content(b"".join(b":".join(fields) + b"\n" for fields in merged.values()), tuple(disagreements))
+    undecided = {item.subject for item in disagreements}
+    agreed = [fields for name, fields in merged.items() if _text(name) not in undecided]
+    return Content(_write(merged.values()), tuple(disagreements), _write(agreed))
 
 
 def merge_subordinate_ids(base: bytes | None, ours: bytes, theirs: bytes) -> Content:
@@ -59,6 +61,10 @@ def merge_subordinate_ids(base: bytes | None, ours: bytes, theirs: bytes) -> Con
         if other not in before and other not in left and _overlap(mine, other)
     ]
     return Content(b"".join(line + b"\n" for line in merged), tuple(disagreements))
+
+
+def _write(entries: Iterable[Fields]) -> bytes:
+    return b"".join(b":".join(fields) + b"\n" for fields in entries)
 
 
 def _parse(content: bytes) -> Table:

@@ -101,5 +101,7 @@ class Content:
 
     data: bytes
     disagreements: tuple[Disagreement, ...] = ()
+    agreed: bytes | None = None
+    """The data without the entries that were disagreed on; None for files that have no entries."""
     note: str = ""
     """Set when a rule decided something that the sides did not agree on."""

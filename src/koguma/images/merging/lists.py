@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from koguma.images.merging.conflicts import Content, Disagreement, Problem
 from koguma.images.merging.keyed import merge_tables
@@ -54,8 +54,10 @@ def _merge_records(
     base: bytes | None, ours: bytes, theirs: bytes, length: int, key_of: Callable[[Record], bytes]
 ) -> Content:
     disagreements: list[Disagreement] = []
+    undecided: set[bytes] = set()
 
     def decide(key: bytes, _before: Record | None, left: Record | None, right: Record | None) -> Record | None:
+        undecided.add(key)
         told = ["removed it" if side is None else "changed it" for side in (left, right)]
         disagreements.append(
             Disagreement(Problem.RECORD, told[0], told[1], subject=key.decode("utf-8", "backslashreplace"))
@@ -64,7 +66,12 @@ def _merge_records(
 
     tables = [_records(content, length, key_of) for content in (base or b"", ours, theirs)]
     merged = merge_tables(tables[0], tables[1], tables[2], decide)
-    return Content(b"".join(line + b"\n" for record in merged.values() for line in record), tuple(disagreements))
+    agreed = [record for key, record in merged.items() if key not in undecided]
+    return Content(_write(merged.values()), tuple(disagreements), _write(agreed))
+
+
+def _write(records: Iterable[Record]) -> bytes:
+    return b"".join(line + b"\n" for record in records for line in record)
 
 
 def _records(content: bytes, length: int, key_of: Callable[[Record], bytes]) -> dict[bytes, Record]:

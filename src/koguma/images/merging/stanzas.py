@@ -75,25 +75,31 @@ def write(stanzas: Iterable[Stanza]) -> bytes:
 
 def _merge(base: bytes | None, ours: bytes, theirs: bytes, key_fields: tuple[bytes, ...], problem: Problem) -> Content:
     disagreements: list[Disagreement] = []
+    undecided: set[Key] = set()
 
     def decide(key: Key, before: Stanza | None, left: Stanza | None, right: Stanza | None) -> Stanza | None:
         subject = b":".join(part for part in key if part).decode(errors="replace")
         if left is None or right is None:
+            undecided.add(key)
             told = ("removed it", "changed it") if left is None else ("changed it", "removed it")
             disagreements.append(Disagreement(problem, *told, subject=subject))
             return left or right
         if problem is Problem.PACKAGE and (clash := _package_clash(before or {}, left, right)):
+            undecided.add(key)
             disagreements.append(Disagreement(problem, *clash, subject=subject))
             return left
         stanza, unmerged = _merge_fields(before or {}, left, right)
         if unmerged:
+            undecided.add(key)
             fields = ", ".join(name.decode(errors="replace") for name in unmerged)
             changed = f"changed {fields}"
             disagreements.append(Disagreement(problem, changed, changed, subject=subject))
         return stanza
 
     parts = (parse(base or b"", key_fields), parse(ours, key_fields), parse(theirs, key_fields))
-    return Content(write(merge_tables(*parts, decide).values()), tuple(disagreements))
+    merged = merge_tables(*parts, decide)
+    agreed = write(stanza for key, stanza in merged.items() if key not in undecided)
+    return Content(write(merged.values()), tuple(disagreements), agreed)
 
 
 def _package_clash(before: Stanza, left: Stanza, right: Stanza) -> tuple[str, str] | None:

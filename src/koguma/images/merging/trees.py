@@ -25,6 +25,7 @@ from koguma.images.merging.entries import attributes, merge_directories, merge_e
 from koguma.images.merging.links import merge_links, touches_links
 from koguma.images.merging.rules import Rule, rule_for
 from koguma.images.merging.text import is_text, merge_text
+from koguma.images.merging.undecided import withhold
 from koguma.images.objects import BLOB, ObjectWriter
 from koguma.images.trees import DIRECTORY, FILE, KIND_NAMES, Entry, Read, decode
 
@@ -49,21 +50,30 @@ def merge_trees(
     ours: Entry,
     theirs: Entry,
     names: tuple[str, str] = ("ours", "theirs"),
+    *,
+    undecided: bool = False,
 ) -> Merged:
     """Merge the trees below three root directories; merged contents go to `writer`.
 
-    `names` stand behind conflict markers. Without a base, whatever both have and is not equal is a conflict.
+    `names` stand behind conflict markers. Without a base, whatever both have and is not equal is a conflict. With
+    `undecided` the result has neither side's version of what they disagree on: it is to be the base of another merge.
     """
-    merge = _Merge(read, writer, names, Merged(Folder(ours, read)))
+    merge = _Merge(read, writer, names, Merged(Folder(ours, read)), undecided=undecided)
     merge.run(base, ours, theirs)
+    if undecided:
+        for conflict in merge.merged.conflicts:
+            withhold(merge.merged.draft, conflict)
     return merge.merged
 
 
 class _Merge:
-    def __init__(self, read: Read, writer: ObjectWriter, names: tuple[str, str], merged: Merged) -> None:
+    def __init__(
+        self, read: Read, writer: ObjectWriter, names: tuple[str, str], merged: Merged, *, undecided: bool
+    ) -> None:
         self._read = read
         self._writer = writer
         self._names = names
+        self._undecided = undecided
         self.merged = merged
         self._links = False
         self._alternatives: dict[bytes, bytes] = {}
@@ -203,6 +213,8 @@ class _Merge:
             return ours, [Disagreement(Problem.CONTENT, f"{_changed(base)} ({error})", _changed(base))]
         if merged is None:
             return ours, kept
+        if self._undecided and merged.agreed is not None:
+            merged = Content(merged.agreed)
         if merged.note:
             self._note(path, merged.note)
         times = [entry.mtime_ns for entry in (ours, theirs) if entry.mtime_ns is not None]
