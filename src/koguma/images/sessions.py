@@ -150,7 +150,10 @@ def prepare(repository: Repository, branch: str, root: Entry) -> Path:
 
 
 def write_session(repository: Repository, branch: str, session: Session) -> None:
-    write_atomically(folder_of(repository, branch) / "session.json", json.dumps(asdict(session)).encode())
+    document = asdict(session)
+    if session.operation is None:
+        del document["operation"]
+    write_atomically(folder_of(repository, branch) / "session.json", json.dumps(document).encode())
 
 
 def read_conflicts(repository: Repository, branch: str) -> list[Conflict]:
