@@ -144,8 +144,8 @@ def _settle(
 
 def _conflict(group: list[bytes]) -> Conflict:
     listed = ", ".join("/" + path.decode("utf-8", "backslashreplace") for path in group[1:4])
-    told = f"made it one file with {listed}" + (" …" if len(group) > 4 else "")
-    return Conflict(group[0], Problem.LINKS, told, "gave one of these names another content")
+    told = f"changed it, or linked it to {listed}" + (" …" if len(group) > 4 else "")
+    return Conflict(group[0], Problem.LINKS, told, told)
 
 
 def _value(entry: Entry) -> Entry:

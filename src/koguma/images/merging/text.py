@@ -37,7 +37,7 @@ def merge_text(base: bytes | None, ours: bytes, theirs: bytes, names: tuple[str,
         merged, conflict = _diff3(files, names)
     ends_line = whole[2] if whole[1] == whole[0] else whole[1]
     if conflict:
-        return Content(merged, (Disagreement(Problem.TEXT, "changed lines", "changed the same lines"),))
+        return Content(merged, (Disagreement(Problem.TEXT, "changed lines", "changed lines"),))
     return Content(merged if ends_line else merged.removesuffix(b"\n"))
 
 
