@@ -18,6 +18,7 @@ from koguma.images.commits import Commit
 from koguma.images.draft import store_root
 from koguma.images.edit import commit_session, opened
 from koguma.images.errors import EditError, MergeError
+from koguma.images.files import storage_errors, sync_file_system
 from koguma.images.history import is_ancestor, merge_bases
 from koguma.images.merging import Conflict, Merged, Note, merge_trees
 from koguma.images.merging.conflicts import Problem
@@ -187,9 +188,9 @@ def unedited_head(repository: Repository, branch: str) -> Commit:
     session = pending(repository, branch)
     if session is None:
         return repository.commit(head)
-    what = session.operation.kind if session.operation else "edit"
+    what = f"a {session.operation.kind}" if session.operation else "an edit"
     raise EditError(
-        f"branch {branch!r} must have nothing pending, it has a {what}; commit it with koguma image commit -b {branch},"
+        f"branch {branch!r} must have nothing pending, there is {what}; commit it with koguma image commit -b {branch},"
         f" or throw it away with koguma image edit {branch} --discard"
     )
 
@@ -210,10 +211,12 @@ def _begin(repository: Repository, branch: str, session: Session, merged: Merged
     assert session.operation is not None  # noqa: S101 - it is what begins here
     wanted = read_root(repository.objects.read, bytes.fromhex(session.operation.tree))
     lower = repository.root(repository.commit(session.base))
-    upper = prepare(repository, branch, lower)
-    lay_out(repository.objects, lower, wanted, upper)
-    write_conflicts(repository, branch, merged.conflicts)
-    write_session(repository, branch, session)
+    with storage_errors("an edit session"):
+        upper = prepare(repository, branch, lower)
+        lay_out(repository.objects, lower, wanted, upper)
+        write_conflicts(repository, branch, merged.conflicts)
+        sync_file_system(upper)
+        write_session(repository, branch, session)
     return session
 
 
