@@ -135,6 +135,12 @@ _RULES = [
     ),
     _ours(rb"var/log/.+", "a log of the image's making"),
     _ours(rb"var/cache/.+", "a cache, which is filled again when it is needed"),
+    _ours(rb"etc/machine-id|var/lib/dbus/machine-id", "an identity, of which an image has one"),
+    _ours(rb"etc/ssh/ssh_host_[a-z0-9]+_key(\.pub)?", "an identity, of which an image has one"),
+    _ours(
+        rb"etc/ssl/(certs/ssl-cert-snakeoil\.pem|private/ssl-cert-snakeoil\.key)",
+        "an identity, of which an image has one",
+    ),
     _ours(
         rb"var/lib/(systemd/random-seed|urandom/random-seed|mlocate/mlocate\.db|plocate/plocate\.db)",
         "made again by the machine",
