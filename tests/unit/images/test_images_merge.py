@@ -258,3 +258,74 @@ def test_hard_links_are_whole_after_a_merge_and_a_checkout(history: History, tmp
     assert (tmp_path / "out" / "a").stat().st_nlink == 3
     fresh = Repository.init(tmp_path / "fresh").commit_tree(tmp_path / "out", "main", "m").commit
     assert fresh.tree == repository.resolve("linked").tree != base.tree
+
+
+EDITOR = "auto\n/usr/bin/editor\neditor.1\n/usr/share/man/editor.1\n\n"
+NANO, ED = "/bin/nano\n40\n/usr/share/man/nano.1\n", "/bin/ed\n-100\n\n"
+VIM = "/usr/bin/vim\n30\n/usr/share/man/vim.1\n"
+
+
+def _link(tree: Path, name: str, target: str) -> None:
+    (tree / name).parent.mkdir(parents=True, exist_ok=True)
+    (tree / name).unlink(missing_ok=True)
+    (tree / name).symlink_to(target)
+
+
+def _alternatives(tree: Path, *choices: str, best: str, manual: str) -> Path:
+    make_tree(
+        tree, {"var/lib/dpkg/alternatives/editor": EDITOR + "".join(choices) + "\n", f"usr/share/man/{manual}": ""}
+    )
+    _link(tree, "etc/alternatives/editor", best)
+    _link(tree, "etc/alternatives/editor.1", f"/usr/share/man/{manual}")
+    _link(tree, "usr/bin/editor", "/etc/alternatives/editor")
+    _link(tree, "usr/share/man/editor.1", "/etc/alternatives/editor.1")
+    return tree
+
+
+def test_the_links_of_alternatives_follow_from_the_choices_of_both_sides(
+    repository: Repository, tmp_path: Path
+) -> None:
+    """Here vim came, there nano went, which was the best: the best of what is left is what the links lead to."""
+    repository.commit_tree(_alternatives(tmp_path / "base", ED, NANO, best="/bin/nano", manual="nano.1"), "main", "m")
+    repository.create_branch("other", "main")
+    ours = _alternatives(tmp_path / "ours", ED, NANO, VIM, best="/bin/nano", manual="nano.1")
+    repository.commit_tree(make_tree(ours, {"usr/share/man/vim.1": ""}), "main", "vim came")
+    theirs = make_tree(tmp_path / "theirs", {"var/lib/dpkg/alternatives/editor": EDITOR + ED + "\n"})
+    _link(theirs, "etc/alternatives/editor", "/bin/ed")
+    _link(theirs, "usr/bin/editor", "/etc/alternatives/editor")
+    repository.commit_tree(theirs, "other", "nano went")
+
+    outcome = merge(repository, "other", "main")
+
+    assert outcome.conflicts == ()
+    repository.checkout("main", tmp_path / "out")
+    links = {
+        name: str((tmp_path / "out" / name).readlink())
+        for name in ("etc/alternatives/editor", "etc/alternatives/editor.1")
+    }
+    assert links == {"etc/alternatives/editor": "/usr/bin/vim", "etc/alternatives/editor.1": "/usr/share/man/vim.1"}
+    assert str((tmp_path / "out" / "usr/share/man/editor.1").readlink()) == "/etc/alternatives/editor.1"
+    assert not (tmp_path / "out" / "usr/share/man/nano.1").exists()
+
+
+def test_a_damaged_database_is_a_conflict_and_no_exception(history: History, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    status = "var/lib/dpkg/status"
+    history.commit("main", {status: "Package: a\nVersion: 1\n"})
+    history.commit("other", {status: "Package: a\nVersion: 1\n\nPackage: b\nVersion: 1\n"}, start="main")
+    history.commit("main", {status: "\0 this is no status file\n"})
+
+    with pytest.raises(EditError, match=r"1 conflicts.*var/lib/dpkg/status"):
+        merge(history.repository, "other", "main")
+
+
+def test_caches_and_logs_are_decided_by_rule_and_told(history: History) -> None:
+    history.commit("main", {"var/log/dpkg.log": "0\n", "var/cache/x/index": "0\n"})
+    history.commit("other", {"var/log/dpkg.log": "0\ntheirs\n", "var/cache/x/index": None}, start="main")
+    history.commit("main", {"var/log/dpkg.log": "0\nours\n", "var/cache/x/index": "\0ours"})
+
+    outcome = merge(history.repository, "other", "main")
+
+    assert {item.path for item in outcome.notes} == {b"var/log/dpkg.log", b"var/cache/x/index"}
+    assert history.files("main")["var/log/dpkg.log"] == "0\nours\ntheirs\n"
+    assert history.files("main")["var/cache/x/index"] == "\0ours"
