@@ -88,7 +88,7 @@ class _Checkout:
 
     def _write_batch(self, batch: list[tuple[bytes, Entry]]) -> int:
         for path, entry in batch:
-            _create(self._store, path, entry)
+            create(self._store, path, entry)
             apply_attributes(path, entry)
         return sum(entry.size for _, entry in batch)
 
@@ -105,7 +105,7 @@ class _Checkout:
             os.link(first, later, follow_symlinks=False)
 
 
-def _create(store: ObjectStore, path: bytes, entry: Entry) -> None:
+def create(store: ObjectStore, path: bytes, entry: Entry) -> None:
     if entry.kind == FILE:
         _write_file(store, path, entry)
     elif entry.kind == SYMLINK:

@@ -2,7 +2,7 @@
 
 The head's root image is mounted below an overlay whose upper layer is a directory of the repository. All mounts live
 in a namespace of the session's processes and end with them, also after kill -9; what was changed stays in the upper
-layer until it is committed or discarded. Owns `edit/` of a repository (drawn in FORMAT.md).
+layer until it is committed or discarded. What is written down of a session is `sessions`'s.
 
 In the session: the host's network and name servers, /proc, /sys (read-only), a /dev of its own, /run and /tmp that are
 not kept, and apt with the package lists and archives of a cache outside the image. A policy-rc.d keeps services from
@@ -11,17 +11,16 @@ starting. These helps lie in a layer between image and changes, so that they are
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
-from urllib.parse import quote
+from typing import Protocol
 
 from koguma.images.aptsources import apt_settings
 from koguma.images.checkout import apply_attributes
@@ -32,9 +31,21 @@ from koguma.images.export import export
 from koguma.images.files import locked, remove_tree, write_atomically
 from koguma.images.hashing import FileHasher
 from koguma.images.overlay import apply_upper
-from koguma.images.refs import RefKind
 from koguma.images.repository import Committed, Repository
+from koguma.images.resolving import check_settled
+from koguma.images.sessions import (
+    Session,
+    alone,
+    begin,
+    folder_of,
+    head_of,
+    pending,
+    pending_edits,
+    write_session,
+)
 from koguma.images.trees import DIRECTORY, Entry, Read, decode, resolve
+
+__all__ = ["commit_edit", "commit_session", "discard", "edit", "opened", "pending_edits"]
 
 POLICY = b"#!/bin/sh\n# Services do not start while an image is edited.\nexit 101\n"
 _MOUNT_POINTS = (b"proc", b"sys", b"dev", b"run", b"tmp")
@@ -92,143 +103,112 @@ exit $status
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Session:
-    """What is written down of a pending edit."""
-
-    base: str
-    """The commit it started from."""
-    committed: str | None = None
-    """The commit made of it, written before the branch moves: after a crash it tells a finished edit from a pending
-    one."""
-
-
 def edit(
     repository: Repository, branch: str, command: Sequence[str], *, say: Callable[[str], None] = lambda _: None
 ) -> int:
     """Run a command (or a shell) in the branch's work tree; returns its exit status. A pending edit goes on."""
     if os.geteuid() != 0:
         raise EditError(f"an edit needs root for its mounts, got user id {os.geteuid()} (branch {branch})")
-    folder = _folder(repository, branch)
-    with _alone(repository, branch):
-        base = _begin(repository, branch, folder)
-        image = _root_image(repository, base, say)
-        root = repository.root(base)
-        _prepare_aid(repository.objects.read, root, folder)
-        with _apt_cache(repository, root) as apt:
+    shell = ["/bin/sh", "-c", "[ -x /bin/bash ] && exec /bin/bash; exec /bin/sh"]
+    with alone(repository, branch):
+        session = pending(repository, branch) or begin(repository, branch, Session(head_of(repository, branch)))
+        root = repository.root(repository.commit(session.base))
+        with _apt_cache(repository, root) as apt, opened(repository, branch, session, say) as run:
             if apt and _lists_are_old(apt):
                 say("fetching package lists")
-                if _run(folder, image, apt, ["apt-get", "-qq", "update"], quiet=True) != 0:
+                if run(["apt-get", "-qq", "update"], apt, quiet=True) != 0:
                     say("package lists could not be fetched; apt works with what there is")
-            status = _run(
-                folder, image, apt, command or ["/bin/sh", "-c", "[ -x /bin/bash ] && exec /bin/bash; exec /bin/sh"]
-            )
+            status = run(command or shell, apt)
     say(f"what changed is kept; commit it with: koguma image commit -b {branch} -m MESSAGE")
     return status
+
+
+class Run(Protocol):
+    """Runs a command in a session; returns its exit status."""
+
+    def __call__(self, command: Sequence[str], apt: Path | None = None, *, quiet: bool = False) -> int: ...
+
+
+@contextmanager
+def opened(repository: Repository, branch: str, session: Session, say: Callable[[str], None]) -> Iterator[Run]:
+    """What runs commands in a session; for whoever works `alone` on the branch."""
+    folder = folder_of(repository, branch)
+    base = repository.commit(session.base)
+    image = _root_image(repository, base, say)
+    _prepare_aid(repository.objects.read, repository.root(base), folder)
+
+    def run(command: Sequence[str], apt: Path | None = None, *, quiet: bool = False) -> int:
+        return _run(folder, image, apt, command, quiet=quiet)
+
+    yield run
 
 
 def commit_edit(
     repository: Repository,
     branch: str,
-    message: str,
+    message: str | None = None,
     *,
     author: str | None = None,
     keep_times: bool = False,
 ) -> Committed:
-    """Commit what the branch's pending edit changed; costs what changed, not the image's size."""
-    folder = _folder(repository, branch)
-    with _alone(repository, branch):
-        session = _pending(repository, branch, folder)
+    """Commit what the branch's pending edit changed; costs what changed, not the image's size.
+
+    The message is needed unless the session is that of a merge, a cherry-pick or a revert. Raises EditError while
+    conflicts are open.
+    """
+    with alone(repository, branch):
+        session = pending(repository, branch)
         if session is None:
             raise EditError(
                 f"there is no pending edit of branch {branch!r}; start one with: koguma image edit {branch},"
                 f" or name a directory to commit"
             )
-        base = repository.commit(session.base)
-        with repository.objects.writing() as writer:
-            draft = Folder(repository.root(base), repository.objects.read)
-            with FileHasher(writer) as hasher:
-                apply_upper(os.fsencode(folder / "upper"), draft, hasher, keep_times=keep_times)
-            made = repository.add_commit(writer, store_root(draft, writer), [base.id], message, author=author)
-            writer.finish()
-            _write_session(folder, Session(base.id, made.id))
-            done = repository.publish(made, branch, base.id)
-        remove_tree(folder)
-        return done
+        return commit_session(repository, branch, session, message, author=author, keep_times=keep_times)
+
+
+def commit_session(
+    repository: Repository,
+    branch: str,
+    session: Session,
+    message: str | None = None,
+    *,
+    author: str | None = None,
+    keep_times: bool = False,
+) -> Committed:
+    """As `commit_edit`, for whoever works `alone` on the branch already."""
+    operation = session.operation
+    message = message or (operation.message if operation else None)
+    if not message:
+        raise EditError(f"a commit needs a message that says why; give it with -m (branch {branch})")
+    check_settled(repository, branch)
+    base = repository.commit(session.base)
+    root = repository.root(base)
+    with repository.objects.writing() as writer:
+        draft = Folder(root, repository.objects.read)
+        with FileHasher(writer) as hasher:
+            upper = os.fsencode(folder_of(repository, branch) / "upper")
+            # A merge must not take the times off files whose commits keep them.
+            keep_times = keep_times or (operation is not None and root.mtime_ns is not None)
+            apply_upper(upper, draft, hasher, keep_times=keep_times)
+        made = repository.add_commit(
+            writer,
+            store_root(draft, writer),
+            [base.id, *(operation.parents if operation else ())],
+            message,
+            author=author or (operation.author if operation else None),
+            notes=operation.notes if operation else None,
+        )
+        writer.finish()
+        write_session(repository, branch, replace(session, committed=made.id))
+        done = repository.publish(made, branch, base.id)
+    remove_tree(folder_of(repository, branch))
+    return done
 
 
 def discard(repository: Repository, branch: str) -> None:
-    """Throw a pending edit away."""
-    with _alone(repository, branch):
-        remove_tree(_folder(repository, branch))
-
-
-def pending_edits(repository: Repository) -> list[str]:
-    """The branches that have one."""
-    from urllib.parse import unquote  # noqa: PLC0415 - one use
-
-    return sorted(unquote(path.parent.name) for path in (repository.path / "edit").glob("*/session.json"))
-
-
-def _folder(repository: Repository, branch: str) -> Path:
-    return repository.path / "edit" / quote(branch, safe="")
-
-
-@contextmanager
-def _alone(repository: Repository, branch: str) -> Iterator[None]:
-    """One process at a time works on a branch's edit; a second one is told at once instead of waiting for a shell."""
-    lock = repository.path / "locks" / f"edit-{quote(branch, safe='')}"
-    try:
-        with locked(lock, timeout_s=0, what=f"the edit of branch {branch!r}"):
-            yield
-    except ImageError as error:
-        if str(lock) in str(error):
-            raise EditError(f"an edit of branch {branch!r} is open in another process; leave it first") from None
-        raise
-
-
-def _begin(repository: Repository, branch: str, folder: Path) -> Commit:
-    """The commit a pending or new edit lies over."""
-    session = _pending(repository, branch, folder)
-    if session is None:
-        head = repository.refs.get(RefKind.BRANCH, branch)
-        if head is None:
-            raise EditError(f"an edit needs a branch, there is none named {branch!r}; koguma image branch lists them")
-        remove_tree(folder)
-        folder.mkdir(mode=0o700)
-        for name in ("upper", "work", "mnt"):
-            (folder / name).mkdir()
-        root = repository.root(repository.commit(head))
-        apply_attributes(os.fsencode(folder / "upper"), root._replace(mtime_ns=root.mtime_ns))
-        session = Session(head)
-        _write_session(folder, session)
-    return repository.commit(session.base)
-
-
-def _pending(repository: Repository, branch: str, folder: Path) -> Session | None:
-    """The pending edit; one that was committed before a crash could clear it away is cleared away here."""
-    try:
-        session = Session(**json.loads((folder / "session.json").read_bytes()))
-    except FileNotFoundError:
-        return None
-    except (ValueError, TypeError) as error:
-        raise EditError(f"an edit's session.json must be readable: {error} ({folder})") from None
-    head = repository.refs.get(RefKind.BRANCH, branch)
-    if session.committed and session.committed in (
-        change.new for change in repository.refs.log(RefKind.BRANCH, branch)
-    ):
-        remove_tree(folder)
-        return None
-    if session.base != head:
-        raise EditError(
-            f"the pending edit of {branch!r} must lie over the branch's head, it started from {session.base[:12]} and"
-            f" the head is {(head or 'none')[:12]}; discard it with: koguma image edit {branch} --discard"
-        )
-    return session
-
-
-def _write_session(folder: Path, session: Session) -> None:
-    write_atomically(folder / "session.json", json.dumps(asdict(session)).encode())
+    """Throw a pending edit away, and with it what was begun on the branch: a merge, a cherry-pick, a revert."""
+    with alone(repository, branch):
+        remove_tree(folder_of(repository, branch))
 
 
 def _root_image(repository: Repository, base: Commit, say: Callable[[str], None]) -> Path:

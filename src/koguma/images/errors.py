@@ -75,5 +75,9 @@ class EditError(ImageError):
     """An edit session cannot be opened or committed."""
 
 
+class MergeError(ImageError):
+    """Two histories cannot be joined as asked."""
+
+
 class ToolError(ImageError):
     """An external tool is missing or failed; the message carries its last words."""

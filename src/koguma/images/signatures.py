@@ -152,8 +152,11 @@ def parse_signatures(data: bytes) -> Iterator[Signature]:
 def check_signatures(repository: Repository) -> Iterator[str]:
     """What is wrong with the signatures that are stored. A last line that a crash cut short is not."""
     path = repository.path / FOLDER / _LOG
-    for number, line in enumerate(_content(repository.path).split(b"\n")[:-1], 1):
-        if not list(parse_signatures(line)):
+    *lines, rest = _content(repository.path).split(b"\n")
+    # What a crash cut short is a part of a line; a whole one without its end lost that to something else.
+    whole = len(rest) >= LINE_BYTES - 1
+    for number, line in enumerate([*lines, *([rest] if whole else [])], 1):
+        if whole and line is rest or not list(parse_signatures(line)):
             yield f"a signature must be a line as FORMAT.md draws it, got {line[:80]!r} ({path}, line {number})"
     for commit in dict.fromkeys(item.commit for item in all_signatures(repository.path)):
         try:

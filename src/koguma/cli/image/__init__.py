@@ -25,6 +25,15 @@ class ImageGroup(LazyGroup):
             "import": Command("koguma.cli.image.importing", "Commit a root file system made elsewhere."),
             "edit": Command("koguma.cli.image.making", "Change a branch's head in a work tree of its own."),
             "commit": Command("koguma.cli.image.making", "Commit a directory, or what `edit` changed."),
+            "status": Command(
+                "koguma.cli.image.pending", "Show what a pending edit changed and what is to be settled."
+            ),
+        },
+        "Combine histories": {
+            "merge": Command("koguma.cli.image.merging", "Merge a commit into a branch."),
+            "cherry-pick": Command("koguma.cli.image.merging", "Make the changes of other commits on a branch."),
+            "revert": Command("koguma.cli.image.merging", "Undo what commits did, as a new commit."),
+            "resolved": Command("koguma.cli.image.pending", "Settle conflicts of a merge, cherry-pick or revert."),
         },
         "Examine history": {
             "log": Command("koguma.cli.image.history", "Show commits, newest first; --graph draws them."),
@@ -40,6 +49,7 @@ class ImageGroup(LazyGroup):
         },
         "Name commits": {
             "branch": Command("koguma.cli.image.refs", "Make a branch, or list branches."),
+            "switch": Command("koguma.cli.image.pending", "Choose the branch that commands mean when none is named."),
             "tag": Command("koguma.cli.image.refs", "Make a tag, or list tags."),
             "rm": Command("koguma.cli.image.refs", "Remove branches and tags."),
             "labels": Command("koguma.cli.image.refs", "Show what machines can boot, and why others cannot."),

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from koguma.cli.image.common import Branch, Message, finish, open_repository, path_of, progress, say
+from koguma.cli.image.common import Branch, finish, open_repository, path_of, progress, say
 
 app = typer.Typer()
 
@@ -25,7 +25,9 @@ def init(context: typer.Context) -> None:
 def commit(
     context: typer.Context,
     branch: Branch,
-    message: Message,
+    message: Annotated[
+        str | None, typer.Option("--message", "-m", help="Why; the first line is the subject. A merge has one already.")
+    ] = None,
     tree: Annotated[Path | None, typer.Argument(help="A directory; otherwise the branch's pending edit.")] = None,
     author: Annotated[str | None, typer.Option(help="Otherwise KOGUMA_AUTHOR, else user@host.")] = None,
     keep_times: Annotated[
@@ -40,6 +42,8 @@ def commit(
             from koguma.images.edit import commit_edit
 
             done = commit_edit(repository, branch, message, author=author, keep_times=keep_times)
+        elif not message:
+            raise typer.BadParameter("a commit needs a message that says why", param_hint="--message")
         else:
             done = repository.commit_tree(tree, branch, message, author=author, keep_times=keep_times, progress=told)
     finish(repository, done, wait=wait)

@@ -22,10 +22,10 @@ from typing import IO, Any, Protocol, cast
 
 import zstandard
 
+from koguma.images.codec import ZSTD_LEVEL
 from koguma.images.commits import Commit
 from koguma.images.errors import ImageError
 from koguma.images.files import remove_tree, storage_errors, sync_directory, sync_file, written_whole
-from koguma.images.objects import ZSTD_LEVEL
 from koguma.images.oci import documents
 from koguma.images.oci.difference import checked, difference
 from koguma.images.oci.importing import ANNOTATIONS_NOTE, CONFIG_NOTE
