@@ -156,7 +156,7 @@ def check_signatures(repository: Repository) -> Iterator[str]:
     # What a crash cut short is a part of a line; a whole one without its end lost that to something else.
     whole = len(rest) >= LINE_BYTES - 1
     for number, line in enumerate([*lines, *([rest] if whole else [])], 1):
-        if whole and line is rest or not list(parse_signatures(line)):
+        if (whole and line is rest) or not list(parse_signatures(line)):
             yield f"a signature must be a line as FORMAT.md draws it, got {line[:80]!r} ({path}, line {number})"
     for commit in dict.fromkeys(item.commit for item in all_signatures(repository.path)):
         try:
