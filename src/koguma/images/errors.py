@@ -47,6 +47,10 @@ class ManifestError(ImageError):
     """A manifest or its signature is not valid."""
 
 
+class PolicyError(ImageError):
+    """policy.toml holds something it may not."""
+
+
 class RecipeError(ImageError):
     """A recipe is not valid."""
 
