@@ -63,5 +63,9 @@ class EditError(ImageError):
     """An edit session cannot be opened or committed."""
 
 
+class ViewError(ImageError):
+    """A commit cannot be mounted here, or is not."""
+
+
 class ToolError(ImageError):
     """An external tool is missing or failed; the message carries its last words."""
