@@ -82,6 +82,8 @@ class Refs:
     def __init__(self, repository: Path, now: Callable[[], float] = time.time) -> None:
         self._repository = repository
         self._now = now
+        self.changed: Callable[[], None] | None = None
+        """Told after a branch or tag changed: the ref-update hook."""
 
     def create_directories(self) -> None:
         for kind in RefKind:
@@ -133,6 +135,8 @@ class Refs:
                 )
             self._log(kind, name, old, RefChange(old or NO_COMMIT, new, int(self._now()), author, reason))
             write_atomically(self._path(kind, name), new.encode() + b"\n")
+        if self.changed:
+            self.changed()
 
     def delete(self, kind: RefKind, name: str, *, old: str) -> None:
         """Remove a ref that is `old` now, and its log."""
@@ -141,6 +145,8 @@ class Refs:
             self._path(kind, name).unlink()
             sync_directory(self._path(kind, name).parent)
             self._log_path(kind, name).unlink(missing_ok=True)
+        if self.changed:
+            self.changed()
 
     def head(self) -> str:
         """The branch that commands mean when none is named: the one last worked on."""

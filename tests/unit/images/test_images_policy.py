@@ -32,7 +32,10 @@ def test_a_policy_says_what_it_says_and_leaves_the_rest_as_it_is(tmp_path: Path)
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("[labels]\nkeep_commit = 3\n", r"\[labels\] has the keys keep_commits_per_branch, .*, got 'keep_commit'"),
+        (
+            "[labels]\nkeep_commit = 3\n",
+            r"\[labels\] has the keys enabled, keep_commits_per_branch, .*, got 'keep_commit'",
+        ),
         ("[labels]\nkeep_days = -1\n", r"labels\.keep_days must be a whole number, 0 or more, got -1"),
         ("[labels]\nkeep_days = true\n", r"labels\.keep_days must be a whole number, 0 or more, got True"),
         ("[labels]\nenabled = 1\n", r"labels\.enabled must be true or false, got 1"),
