@@ -7,11 +7,13 @@ parents first, so equal trees give equal streams.
 
 from __future__ import annotations
 
+import os
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import chain
 
-from koguma.images.objects import STREAM_MIN_BYTES, ObjectStore
+from koguma.images.objects import ObjectStore
 from koguma.images.trees import BLOCK, CHARACTER, DIRECTORY, FIFO, FILE, NORMAL_MTIME_NS, SYMLINK, Entry, walk
 
 _BLOCK = 512
@@ -21,52 +23,86 @@ _HELPER = Entry(b"", FILE, 0o644, 0, 0)
 _NAME_BYTES = 100
 _OCTAL_MAX = 0o7777777
 _SIZE_MAX = 0o77777777777
-_READ_AHEAD = 256
-_READ_AHEAD_BYTES = 32 * 1024 * 1024
+_BATCH_ENTRIES = 256
+_BATCH_BYTES = 1024 * 1024
+_BATCHES_AHEAD = 8
+"""Batches that are read while earlier ones are consumed: bounds memory to some ten megabytes."""
+_LARGE_MIN_BYTES = 4 * 1024 * 1024
+"""Contents that go through in pieces."""
+
+Item = tuple[bytes, Entry]
+"""A path and its entry."""
 
 
 def tar_stream(store: ObjectStore, root: Entry) -> Iterator[bytes]:
-    """The tree below `root` (the root itself as `./`) as the bytes of a tar file.
+    """The tree below `root` (the root itself as `./`) as the bytes of a tar file, in pieces of about a megabyte.
 
     mksquashfs takes the root's attributes from its options and ignores those of `./`.
     """
-    first_names: dict[bytes, bytes] = {}
-    with ThreadPoolExecutor(2, thread_name_prefix="read") as pool:
-        for path, entry, content in _read_ahead(store, root, pool):
-            if entry.link:
-                if entry.link in first_names:
-                    yield _header(path, entry, _HARD_LINK, first_names[entry.link])
-                    continue
-                first_names[entry.link] = path
-            name = (path or b".") + b"/" if entry.kind == DIRECTORY else path
-            yield _header(name, entry, _TYPES[entry.kind], entry.target)
-            if entry.kind == FILE and entry.size:
-                yield from (content.result(),) if content else store.chunks(entry.digest)
-                if entry.size % _BLOCK:
-                    yield bytes(_BLOCK - entry.size % _BLOCK)
+    return entries_stream(store, chain(((b"", root),), walk(store.read, root)))
+
+
+def entries_stream(store: ObjectStore, entries: Iterable[Item]) -> Iterator[bytes]:
+    """These paths and entries as the bytes of a tar file; the first name of a hard-linked file has its content."""
+    with ThreadPoolExecutor(max(2, os.cpu_count() or 1), thread_name_prefix="read") as pool:
+        ahead: deque[Future[bytes] | Entry] = deque()
+        for batch in _batches(_with_first_names(entries)):
+            ahead.append(batch if isinstance(batch, Entry) else pool.submit(_render, store, batch))
+            if len(ahead) > _BATCHES_AHEAD:
+                yield from _pieces(store, ahead.popleft())
+        while ahead:
+            yield from _pieces(store, ahead.popleft())
     yield bytes(2 * _BLOCK)
 
 
-def _read_ahead(
-    store: ObjectStore, root: Entry, pool: ThreadPoolExecutor
-) -> Iterator[tuple[bytes, Entry, Future[bytes] | None]]:
-    """Entries with their content, small contents read by other threads while earlier ones are consumed."""
-    waiting: deque[tuple[bytes, Entry, Future[bytes] | None]] = deque([(b"", root, None)])
-    ahead_bytes = 0
-    seen: set[bytes] = set()
-    for path, entry in walk(store.read, root):
-        content = None
-        again = entry.link and entry.link in seen
-        seen.add(entry.link)
-        if entry.kind == FILE and 0 < entry.size < STREAM_MIN_BYTES and not again:
-            content = pool.submit(store.read, entry.digest)
-            ahead_bytes += entry.size
-        waiting.append((path, entry, content))
-        while len(waiting) > _READ_AHEAD or ahead_bytes > _READ_AHEAD_BYTES:
-            item = waiting.popleft()
-            ahead_bytes -= item[1].size if item[2] else 0
-            yield item
-    yield from waiting
+def _with_first_names(items: Iterable[Item]) -> Iterator[tuple[bytes, Entry, bytes]]:
+    """Every entry with the first name of its file: empty for the first itself and for files with a single name."""
+    first_names: dict[bytes, bytes] = {}
+    for path, entry in items:
+        first = first_names.setdefault(entry.link, path) if entry.link else path
+        yield path, entry, b"" if first == path else first
+
+
+def _batches(
+    items: Iterable[tuple[bytes, Entry, bytes]],
+) -> Iterator[list[tuple[bytes, Entry, bytes]] | Entry]:
+    """Entries in batches that are rendered as one; a large file's header ends a batch, its content follows alone."""
+    batch: list[tuple[bytes, Entry, bytes]] = []
+    size = 0
+    for item in items:
+        entry = item[1]
+        large = entry.kind == FILE and entry.size >= _LARGE_MIN_BYTES and not item[2]
+        batch.append(item)
+        size += 0 if large or item[2] else entry.size
+        if large or size >= _BATCH_BYTES or len(batch) >= _BATCH_ENTRIES:
+            yield batch
+            batch, size = [], 0
+        if large:
+            yield entry
+    if batch:
+        yield batch
+
+
+def _render(store: ObjectStore, batch: list[tuple[bytes, Entry, bytes]]) -> bytes:
+    parts = []
+    for path, entry, first in batch:
+        if first:
+            parts.append(_header(path, entry, _HARD_LINK, first))
+            continue
+        name = (path or b".") + b"/" if entry.kind == DIRECTORY else path
+        parts.append(_header(name, entry, _TYPES[entry.kind], entry.target))
+        if entry.kind == FILE and 0 < entry.size < _LARGE_MIN_BYTES:
+            parts += (store.read(entry.digest), bytes(-entry.size % _BLOCK))
+    return b"".join(parts)
+
+
+def _pieces(store: ObjectStore, part: Future[bytes] | Entry) -> Iterator[bytes]:
+    """A rendered batch, or a large file's content."""
+    if not isinstance(part, Entry):
+        yield part.result()
+        return
+    yield from store.chunks(part.digest)
+    yield bytes(-part.size % _BLOCK)
 
 
 def _header(name: bytes, entry: Entry, kind: bytes, target: bytes) -> bytes:
