@@ -119,6 +119,8 @@ def edit_rows(made: Trees, scratch: Path, options: argparse.Namespace) -> list[R
     image = Image(scratch / "edit")
     image("init")
     image("commit", "-b", "main", "-m", "v1", str(made.v1))  # with its label
+    image("edit", "main", "--", "true")  # the first edit of a day fetches package lists
+    image("edit", "main", "--discard")
     for number in range(options.runs):
         branch = f"edit-{number}"
         image("branch", branch, "main")
@@ -194,6 +196,8 @@ def growth_rows(_: Trees, scratch: Path, options: argparse.Namespace) -> list[Ro
         image("init")
         without_labels(image.repository)
         first = image("commit", "-b", "main", "-m", "first", str(tree))
+        image("edit", "main", "--", "true")  # the first edit of a day fetches package lists
+        image("edit", "main", "--discard")
         starts, commits, again = [], [], []
         for number in range(options.runs):
             starts.append(image("edit", "main", "--", "sh", "-c", f"echo {number} > /etc/motd"))

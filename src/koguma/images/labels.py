@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -106,17 +107,30 @@ def update_labels(repository: Repository, progress: Callable[[str, int], None] |
         with _alone(repository):
             clear_leftovers(repository.path / "boot" / "artifacts")
             seen = _publish(repository)
-        missing = [
-            commit for commit in seen.commits.values() if commit.id in seen.plan.kept and not _ready(repository, commit)
-        ]
+            missing = _missing(repository, seen)
+            if not missing:
+                _remove_expired(repository, seen)
         reasons: dict[str, str | None] = {}
-        if missing and seen.policy.labels.enabled:
+        if missing:
             with ThreadPoolExecutor(max(1, (os.cpu_count() or 1) // _CORES_PER_ARTIFACT)) as pool:
                 reasons = dict(pool.map(ensure, missing))
-        with _alone(repository):
-            seen = _publish(repository)
-            _remove_expired(repository, seen)
+            with _alone(repository):
+                seen = _publish(repository)
+                _remove_expired(repository, seen)
         return _state(repository, seen, reasons)
+
+
+def _missing(repository: Repository, seen: _Observed) -> list[Commit]:
+    """The commits whose artifacts are to be made, in the order in which they are."""
+    if not seen.policy.labels.enabled:
+        return []
+    return [
+        commit
+        for commit in seen.commits.values()
+        if commit.id in seen.plan.kept
+        and not _ready(repository, commit)
+        and reason_not_bootable(repository, commit) is None
+    ]
 
 
 def publish_labels(repository: Repository) -> None:
@@ -145,7 +159,8 @@ def _publish(repository: Repository) -> _Observed:
 def _observe(repository: Repository) -> _Observed:
     policy = load_policy(repository.path)
     refs = repository.refs.all()
-    histories = {ref.commit: list(history(repository.commit, ref.commit)) for ref in refs}
+    commit_of = cache(repository.commit)
+    histories = {ref.commit: list(history(commit_of, ref.commit)) for ref in refs}
     heads = sorted((found[0] for found in histories.values()), key=lambda commit: -commit.time)
     commits = {commit.id: commit for commit in heads}
     for found in histories.values():
