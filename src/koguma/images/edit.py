@@ -63,6 +63,7 @@ image=$1 apt=$2; shift 2
 mount -t tmpfs -o mode=0700 koguma mnt
 mkdir mnt/image mnt/root
 eval "mount $image mnt/image"
+case $image in *,fd=?,*) fd=${image#*,fd=}; eval "exec ${fd%%,*}<&-" ;; esac  # the session must not hold /dev/fuse
 layers=lowerdir=aid:mnt/image,upperdir=upper,workdir=work
 mount -t overlay -o $layers,redirect_dir=off,metacopy=off,index=off koguma mnt/root
 root=mnt/root

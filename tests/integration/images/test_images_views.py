@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from koguma.images.edit import commit_edit, edit
+from koguma.images.edit import commit_edit
 from koguma.images.errors import EditError, ViewError
 from koguma.images.repository import Repository
 from koguma.images.views import mount_view, mounted_views, unmount_view
@@ -182,11 +182,17 @@ def test_an_edit_of_a_commit_without_a_root_image_waits_for_none(repository: Rep
     (root / "etc" / "motd").write_text("hello\n")
     repository.commit_tree(root, "plain", "start")
 
-    assert edit(repository, "plain", ["/bin/sh", "-c", "read word < /etc/motd; echo $word you > /etc/motd"]) == 0
+    script = "read word < /etc/motd; set -- /proc/$$/fd/*; echo $word $# > /etc/motd"
+    command = [sys.executable, "-m", "koguma", "image", "--repo", str(repository.path), "edit", "plain"]
+    subprocess.run([*command, "--", "/bin/sh", "-c", script], check=True, stdin=subprocess.DEVNULL)
     assert not (repository.path / "cache" / "images").exists()
     commit_edit(repository, "plain", "m")
     assert repository.resolve("plain").tree != repository.resolve("plain~1").tree
     assert [file.path for file in repository.diff("plain~1", "plain").files] == [b"etc/motd"]
+    repository.checkout("plain", tmp_path / "out")
+    word, descriptors = (tmp_path / "out" / "etc" / "motd").read_text().split()
+    assert word == "hello"
+    assert int(descriptors) <= 4  # standard ones and that of the listing: what serves the view is not passed on
     with pytest.raises(EditError, match="no pending edit"):
         commit_edit(repository, "plain", "again")
 
