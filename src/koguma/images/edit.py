@@ -118,7 +118,7 @@ def edit(
     folder = _folder(repository, branch)
     with _alone(repository, branch):
         base = _begin(repository, branch, folder)
-        image = partial(source, repository, base.tree)
+        image = _root_image(repository, base, say)
         root = repository.root(base)
         _prepare_aid(repository.objects.read, root, folder)
         with _apt_cache(repository, root) as apt:
@@ -234,6 +234,11 @@ def _pending(repository: Repository, branch: str, folder: Path) -> Session | Non
 
 def _write_session(folder: Path, session: Session) -> None:
     write_atomically(folder / "session.json", json.dumps(asdict(session)).encode())
+
+
+def _root_image(repository: Repository, base: Commit, _say: Callable[[str], None]) -> Lower:
+    """A view of the base, at once whether its boot artifact is there or not."""
+    return partial(source, repository, base.tree)
 
 
 def _prepare_aid(read: Read, root: Entry, folder: Path) -> None:
