@@ -41,12 +41,13 @@ def row(
     return Row(name, value, unit, aim, met, peer, [round(run, 3) for run in runs], note)
 
 
-def publish(name: str, rows: list[Row]) -> None:
+def publish(name: str, rows: list[Row], *, write: bool = True) -> None:
     """Print the table and write the file."""
     top = {"machine": machine(), "at": datetime.now(UTC).isoformat(timespec="seconds")}
-    RESULTS.mkdir(exist_ok=True)
-    text = json.dumps([top, *(asdict(item) for item in rows)], indent=1)
-    (RESULTS / f"{name}.json").write_text(text + "\n", encoding="utf-8")
+    if write:
+        RESULTS.mkdir(exist_ok=True)
+        text = json.dumps([top, *(asdict(item) for item in rows)], indent=1)
+        (RESULTS / f"{name}.json").write_text(text + "\n", encoding="utf-8")
     print(f"\n{name}: {top['machine']}")
     widths = [max(len(text) for text in column) for column in zip(*map(_cells, rows), strict=True)]
     for item in rows:

@@ -1,6 +1,6 @@
 """Edits: a branch's head as a writable work tree, at once and whatever its size; `commit_edit` keeps what changed.
 
-The head's root image is mounted below an overlay whose upper layer is a directory of the repository. All mounts live
+A view of the head (`views`) lies below an overlay whose upper layer is a directory of the repository. All mounts live
 in a namespace of the session's processes and end with them, also after kill -9; what was changed stays in the upper
 layer until it is committed or discarded. What is written down of a session is `sessions`'s.
 
@@ -12,12 +12,14 @@ starting. These helps lie in a layer between image and changes, so that they are
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Protocol
@@ -27,7 +29,6 @@ from koguma.images.checkout import apply_attributes
 from koguma.images.commits import Commit
 from koguma.images.draft import Folder, store_root
 from koguma.images.errors import EditError, ImageError
-from koguma.images.export import export
 from koguma.images.files import locked, remove_tree, write_atomically
 from koguma.images.hashing import FileHasher
 from koguma.images.overlay import apply_upper
@@ -44,6 +45,7 @@ from koguma.images.sessions import (
     write_session,
 )
 from koguma.images.trees import DIRECTORY, Entry, Read, decode, resolve
+from koguma.images.views import Source, source
 
 __all__ = ["commit_edit", "commit_session", "discard", "edit", "opened", "pending_edits"]
 
@@ -63,12 +65,16 @@ _PASSED_ON = (
     "NO_PROXY",
 )
 
+Lower = Callable[[], AbstractContextManager[Source]]
+"""What a session lies over, to be mounted anew for every command."""
+
 _SCRIPT = r"""
 set -eu
 image=$1 apt=$2; shift 2
 mount -t tmpfs -o mode=0700 koguma mnt
 mkdir mnt/image mnt/root
-mount -t squashfs -o loop,ro "$image" mnt/image
+eval "mount $image mnt/image"
+case $image in *,fd=?,*) fd=${image#*,fd=}; eval "exec ${fd%%,*}<&-" ;; esac  # the session must not hold /dev/fuse
 layers=lowerdir=aid:mnt/image,upperdir=upper,workdir=work
 mount -t overlay -o $layers,redirect_dir=off,metacopy=off,index=off koguma mnt/root
 root=mnt/root
@@ -211,17 +217,9 @@ def discard(repository: Repository, branch: str) -> None:
         remove_tree(folder_of(repository, branch))
 
 
-def _root_image(repository: Repository, base: Commit, say: Callable[[str], None]) -> Path:
-    """The squashfs of the base: its boot artifact's where there is one, else made once for its tree."""
-    if image := repository.root_image(base.tree):
-        return image
-    say("making the root image of the branch's head")
-    image = repository.path / "cache" / "images" / f"{base.tree}.squashfs"
-    image.parent.mkdir(exist_ok=True)
-    temporary = image.with_name(f".{image.name}.{os.getpid()}")
-    export(repository.objects, base.tree, repository.root(base), "squashfs", temporary, repository.path / "tmp")
-    temporary.rename(image)
-    return image
+def _root_image(repository: Repository, base: Commit, _say: Callable[[str], None]) -> Lower:
+    """A view of the base, at once whether its boot artifact is there or not."""
+    return partial(source, repository, base.tree)
 
 
 def _prepare_aid(read: Read, root: Entry, folder: Path) -> None:
@@ -300,11 +298,17 @@ def _lists_are_old(apt: Path) -> bool:
     return newest == 0 or time.time() - fetched > _LISTS_MAX_AGE_S
 
 
-def _run(folder: Path, image: Path, apt: Path | None, command: Sequence[str], *, quiet: bool = False) -> int:
-    """Run a command in the session's namespaces and wait for it; interrupts are the command's own business."""
+def _run(folder: Path, image: Lower, apt: Path | None, command: Sequence[str], *, quiet: bool = False) -> int:
+    """Run a command in the session's namespaces and wait for it."""
+    with image() as shown:
+        return _run_over(folder, shown, apt, command, quiet=quiet)
+
+
+def _run_over(folder: Path, shown: Source, apt: Path | None, command: Sequence[str], *, quiet: bool) -> int:
+    """Interrupts are the command's own business, meanwhile."""
     arguments = [
         "unshare", "--mount", "--propagation", "private", "--uts", "--pid", "--fork", "--kill-child", "--",
-        "/bin/sh", "-c", _SCRIPT, "koguma-edit", str(image), str(apt or ""), *command,
+        "/bin/sh", "-c", _SCRIPT, "koguma-edit", shlex.join(shown.words), str(apt or ""), *command,
     ]  # fmt: skip
     (folder / "mnt").mkdir(exist_ok=True)
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -313,6 +317,7 @@ def _run(folder: Path, image: Path, apt: Path | None, command: Sequence[str], *,
             arguments,
             cwd=folder,
             env=_environment(),
+            pass_fds=shown.descriptors,
             check=False,
             stdin=subprocess.DEVNULL if quiet else None,
             stdout=subprocess.DEVNULL if quiet else None,

@@ -79,5 +79,9 @@ class MergeError(ImageError):
     """Two histories cannot be joined as asked."""
 
 
+class ViewError(ImageError):
+    """A commit cannot be mounted here, or is not."""
+
+
 class ToolError(ImageError):
     """An external tool is missing or failed; the message carries its last words."""

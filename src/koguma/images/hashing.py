@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Self
 
 from koguma.images.errors import TreeError
-from koguma.images.objects import BLOB, STREAM_MIN_BYTES, ObjectWriter, prepare_hashed
+from koguma.images.objects import BLOB, ObjectWriter, prepare_hashed
 
 Done = Callable[[bytes, int], None]
 """Told the digest and size of a file once it is stored, in the thread that called `add` or `finish`."""
@@ -27,6 +27,8 @@ _BATCH_BYTES = 2 * 1024 * 1024
 _IN_FLIGHT_MAX = 16
 """Batches waiting or running: bounds memory to some tens of megabytes."""
 _READ_BYTES = 1024 * 1024
+_STREAM_MIN_BYTES = 8 * 1024 * 1024
+"""Larger files are read in pieces: every thread may hold one that is not, and what it compresses to."""
 
 
 class FileHasher:
@@ -89,9 +91,8 @@ def store_files(writer: ObjectWriter, work: list[tuple[bytes, int]]) -> list[tup
     """Store these files (path and expected size) or contents (size -1); returns digest and size of each, in order."""
     results, prepared = [], []
     for path, expected in work:
-        if expected >= STREAM_MIN_BYTES:
-            with _opened(path) as descriptor:
-                results.append(writer.add_stream(_pieces(descriptor)))
+        if expected >= _STREAM_MIN_BYTES:
+            results.append(_store_large(writer, path))
             continue
         content = path if expected < 0 else _content(path, expected)
         digest = sha256(content).digest()
@@ -101,6 +102,19 @@ def store_files(writer: ObjectWriter, work: list[tuple[bytes, int]]) -> list[tup
     if prepared:
         writer.append(prepared)
     return results
+
+
+def _store_large(writer: ObjectWriter, path: bytes) -> tuple[bytes, int]:
+    """Hash a file piece by piece, and read it again to compress it only when its content is new."""
+    with _opened(path) as descriptor:
+        digest, size = sha256(), 0
+        for piece in _pieces(descriptor):
+            digest.update(piece)
+            size += len(piece)
+        if writer.has(digest.digest()):
+            return digest.digest(), size
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        return writer.add_stream(_pieces(descriptor))
 
 
 def _content(path: bytes, expected: int) -> bytes:

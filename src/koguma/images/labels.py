@@ -1,40 +1,47 @@
-"""Labels and boot artifacts: what makes every branch, tag and commit bootable by itself. Owns `boot/` of a repository.
+"""Labels: names machines can boot by, one for every branch, tag and commit that policy keeps. Owns `boot/labels.json`.
 
 `update_labels` is the ref-update hook. It works from what it finds, not from what happened: whatever was interrupted,
-the next run completes. An artifact directory appears whole, by rename; labels.json names only artifacts that are there.
+the next run completes. labels.json names only artifacts that are there; it is published anew as each is finished, heads
+of branches first, so that what somebody waits for does not wait for the rest. `publish_labels` is its quick half, done
+at every change of a ref: no artifact is made, so a branch keeps its label on the last commit that has one until the
+artifact of the new one is there.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import tempfile
+import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from koguma.images.commits import ABBREVIATED_DIGITS, Commit, history
-from koguma.images.errors import ImageError, NotBootableError
-from koguma.images.files import (
-    locked,
-    remove_tree,
-    storage_errors,
-    sync_directory,
-    sync_file,
-    write_all,
-    write_atomically,
+from koguma.images.artifacts import (
+    artifact_path,
+    artifact_sizes,
+    clear_leftovers,
+    ensure_artifact,
+    forget_images,
+    reason_not_bootable,
+    remove_artifact,
 )
+from koguma.images.commits import ABBREVIATED_DIGITS, Commit, history
+from koguma.images.files import locked, storage_errors, write_atomically
+from koguma.images.pins import labels_in_use, pins
+from koguma.images.policy import Policy, load_policy
 from koguma.images.refs import Ref
-from koguma.images.trees import Entry, read_root
-from koguma.model.manifest import COMMIT_FORMAT, Manifest, ManifestFile
+from koguma.images.retention import Found, Kept, Plan, plan_retention
 
 if TYPE_CHECKING:
     from koguma.images.repository import Repository
 
 FORMAT = "koguma-labels/1"
-_TEMPORARY = ".new-"
+_CORES_PER_ARTIFACT = 4
+"""mksquashfs uses all cores, but what feeds it does not: more than one artifact at a time pays with more cores."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +66,22 @@ class Unlabelled:
 class LabelState:
     labels: tuple[Label, ...]
     unlabelled: tuple[Unlabelled, ...]
+    kept: Mapping[str, Kept]
+    """Commit -> why it keeps its artifact, and until when."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Observed:
+    """What a plan is made from and what it decides, read together under the lock."""
+
+    refs: Sequence[Ref]
+    refused: Sequence[tuple[str, str]]
+    """Commits of refs that policy forbids to boot, each with the reason."""
+    commits: Mapping[str, Commit]
+    """Every commit a ref or a pin leads to: heads first, the newest of them first."""
+    published: Mapping[str, Label]
+    policy: Policy
+    plan: Plan
 
 
 def read_labels(repository: Path) -> list[Label]:
@@ -71,31 +94,46 @@ def read_labels(repository: Path) -> list[Label]:
 
 
 def update_labels(repository: Repository, progress: Callable[[str, int], None] | None = None) -> LabelState:
-    """Make the artifacts that are missing and publish the labels; says which commits have none and why.
+    """Make the artifacts that are missing, publish the labels, let expired ones go; says which commits have none.
 
     `progress` is told what is being made and the bytes taken in.
     """
-    lock = repository.path / "locks" / "labels"
-    with storage_errors("a label"), locked(lock, timeout_s=3600, what="the labels"):
-        _clear_leftovers(repository.path / "boot" / "artifacts")
-        refs, refused = repository.labelled_refs()
-        reasons: dict[str, str] = {}
-        ready: list[str] = []
-        for commit in _reachable(repository, refs):
-            reason = _ensure_artifact(repository, commit, progress)
-            if reason is None:
-                ready.append(commit.id)
-            else:
-                reasons[commit.id] = reason
-        labels = _labels(refs, set(ready), ready)
-        _publish(repository.path, labels)
-    return LabelState(
-        tuple(labels), tuple(Unlabelled(commit, reason) for commit, reason in [*reasons.items(), *refused])
-    )
+
+    def ensure(commit: Commit) -> tuple[str, str | None]:
+        told = (lambda size: progress(commit.short_id, size)) if progress else None
+        reason = ensure_artifact(repository, commit, told)
+        if reason is None:
+            publish_labels(repository)
+        return commit.id, reason
+
+    with storage_errors("a label"):
+        with _alone(repository):
+            clear_leftovers(repository.path / "boot" / "artifacts")
+            seen = _publish(repository)
+            missing = _missing(repository, seen)
+            if not missing:
+                _remove_expired(repository, seen)
+        reasons: dict[str, str | None] = {}
+        if missing:
+            with ThreadPoolExecutor(max(1, (os.cpu_count() or 1) // _CORES_PER_ARTIFACT)) as pool:
+                reasons = dict(pool.map(ensure, missing))
+            with _alone(repository):
+                seen = _publish(repository)
+                _remove_expired(repository, seen)
+        return _state(repository, seen, reasons)
 
 
-def artifact_path(repository: Path, commit: str) -> Path:
-    return repository / "boot" / "artifacts" / commit
+def _missing(repository: Repository, seen: _Observed) -> list[Commit]:
+    """The commits whose artifacts are to be made, in the order in which they are."""
+    if not seen.policy.labels.enabled:
+        return []
+    return [
+        commit
+        for commit in seen.commits.values()
+        if commit.id in seen.plan.kept
+        and not _ready(repository, commit)
+        and reason_not_bootable(repository, commit) is None
+    ]
 
 
 def labels_checksum(document: dict[str, Any]) -> str:
@@ -103,135 +141,140 @@ def labels_checksum(document: dict[str, Any]) -> str:
     return f"{zlib.crc32(json.dumps(document['labels'], indent=1).encode()):08x}"
 
 
-def _reachable(repository: Repository, refs: list[Ref]) -> list[Commit]:
-    """The commits of all refs and their ancestors: heads first, so that what is waited for is made first."""
-    found: dict[str, Commit] = {}
-    heads = [repository.commit(ref.commit) for ref in refs]
-    for head in sorted(heads, key=lambda commit: -commit.time):
-        found[head.id] = head
-    for head in heads:
-        for commit in history(repository.commit, head.id):
-            found.setdefault(commit.id, commit)
-    return list(found.values())
+def publish_labels(repository: Repository) -> None:
+    """Let labels.json follow the refs, as far as the artifacts are there. Makes nothing, so it takes milliseconds."""
+    with storage_errors("a label"), _alone(repository):
+        _publish(repository)
 
 
-def _ensure_artifact(repository: Repository, commit: Commit, progress: Callable[[str, int], None] | None) -> str | None:
-    """None when the commit's artifact is there (now), else why there cannot be one."""
-    final = artifact_path(repository.path, commit.id)
-    if final.is_dir():
-        return None
-    noted = repository.path / "cache" / "unbootable" / commit.tree
-    if noted.exists():
-        return noted.read_text(encoding="utf-8")
-    try:
-        _make_artifact(repository, commit, final, progress)
-    except NotBootableError as error:
-        noted.parent.mkdir(exist_ok=True)
-        write_atomically(noted, str(error).encode())
-        return str(error)
-    except ImageError as error:
-        return f"its artifact could not be made: {error}"
-    return None
+def _alone(repository: Repository) -> Any:
+    return locked(repository.path / "locks" / "labels", timeout_s=600, what="the labels")
 
 
-def _make_artifact(
-    repository: Repository, commit: Commit, final: Path, progress: Callable[[str, int], None] | None
-) -> None:
-    from koguma.images.kernels import architecture, find_boot_files  # noqa: PLC0415 - `log` must start fast
-    from koguma.images.signing import sign_manifest  # noqa: PLC0415
-
-    store = repository.objects
-    root = read_root(store.read_verified, bytes.fromhex(commit.tree))
-    boot_files = find_boot_files(store.read, root)
-    folder = Path(tempfile.mkdtemp(prefix=_TEMPORARY, dir=final.parent))
-    try:
-        files = {
-            "kernel": _copy_out(repository, boot_files.kernel, folder / "kernel"),
-            "initrd": _copy_out(repository, boot_files.initrd, folder / "initrd"),
-            "root": _root_image(repository, commit, root, folder / "root.squashfs", progress),
-        }
-        manifest = _manifest(repository, commit, root, files, boot_files.version, architecture(store.read, root))
-        write_atomically(folder / "manifest.json", manifest)
-        write_atomically(folder / "manifest.sig", sign_manifest(manifest, repository.path / "keys"))
-        for file in files.values():
-            sync_file(folder / file.name)
-        folder.chmod(0o755)
-        sync_directory(folder)
-        folder.rename(final)
-    except BaseException:
-        remove_tree(folder)
-        raise
-    sync_directory(final.parent)
-
-
-def _manifest(
-    repository: Repository, commit: Commit, root: Entry, files: dict[str, ManifestFile], version: str, machine: str
-) -> bytes:
-    from koguma.images.export import unpacked_size_bytes  # noqa: PLC0415 - `log` must start fast
-
-    return Manifest(
-        format=COMMIT_FORMAT,
-        architecture=machine,
-        kernel_version=version,
-        files=files,
-        commit=commit.id,
-        tree=commit.tree,
-        root_format="squashfs",
-        unpacked_size_bytes=unpacked_size_bytes(repository.objects, root),
-    ).to_bytes()
-
-
-def _copy_out(repository: Repository, entry: Entry, path: Path) -> ManifestFile:
-    """Write a stored file; its digest and size are the entry's own, checked while it is written."""
-    from hashlib import sha256  # noqa: PLC0415 - `log` must start fast
-
-    digest = sha256()
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
-    try:
-        for piece in repository.objects.chunks(entry.digest):
-            digest.update(piece)
-            write_all(descriptor, piece)
-    finally:
-        os.close(descriptor)
-    if digest.digest() != entry.digest:
-        raise ImageError(f"a stored file must match its id, got other content ({entry.digest.hex()})")
-    return ManifestFile(path.name, entry.size, entry.digest.hex())
-
-
-def _root_image(
-    repository: Repository, commit: Commit, root: Entry, path: Path, progress: Callable[[str, int], None] | None
-) -> ManifestFile:
-    from koguma.images.export import export, file_digest  # noqa: PLC0415 - `log` must start fast
-
-    if same := repository.root_image(commit.tree):
-        os.link(same, path)
-    else:
-        told = (lambda size: progress(commit.short_id, size)) if progress else None
-        export(repository.objects, commit.tree, root, "squashfs", path, repository.path / "tmp", told)
-        path.chmod(0o644)
-    digest, size = file_digest(path)
-    return ManifestFile(path.name, size, digest)
-
-
-def _labels(refs: list[Ref], ready: set[str], in_order: list[str]) -> list[Label]:
-    labels = [Label(ref.name, ref.kind.word, ref.commit) for ref in refs if ref.commit in ready]
-    return labels + [Label(commit[:ABBREVIATED_DIGITS], "commit", commit) for commit in in_order]
-
-
-def _publish(repository: Path, labels: list[Label]) -> None:
+def _publish(repository: Repository) -> _Observed:
+    seen = _observe(repository)
     document: dict[str, Any] = {
         "format": FORMAT,
-        "labels": {label.name: {"commit": label.commit, "kind": label.kind} for label in labels},
+        "labels": {label.name: {"commit": label.commit, "kind": label.kind} for label in _labels(repository, seen)},
     }
     document["crc32"] = labels_checksum(document)
-    path = repository / "boot" / "labels.json"
+    path = repository.path / "boot" / "labels.json"
     data = json.dumps(document, indent=1).encode() + b"\n"
     if not path.exists() or path.read_bytes() != data:
         write_atomically(path, data)
+    return seen
 
 
-def _clear_leftovers(artifacts: Path) -> None:
-    """Remove what an interrupted run left; the caller holds the lock, so nobody is making an artifact."""
-    for path in artifacts.iterdir():
-        if path.name.startswith(_TEMPORARY):
-            remove_tree(path)
+def _observe(repository: Repository) -> _Observed:
+    policy = load_policy(repository.path)
+    refs, refused = repository.labelled_refs()
+    commit_of = cache(repository.commit)
+    histories = {ref.commit: list(history(commit_of, ref.commit)) for ref in refs}
+    heads = sorted((found[0] for found in histories.values()), key=lambda commit: -commit.time)
+    commits = {commit.id: commit for commit in heads}
+    for found in histories.values():
+        for commit in found:
+            commits.setdefault(commit.id, commit)
+    published = {label.name: label for label in read_labels(repository.path)}
+    plan = plan_retention(
+        policy.labels,
+        Found(
+            refs=refs,
+            histories=histories,
+            pinned=tuple(pins(repository.path)),
+            in_use=_in_use(repository, refs, published),
+            sizes=artifact_sizes(repository.path) if policy.labels.budget_mib is not None else {},
+            evicted=tuple(commit for commit, item in _read_expired(repository.path).items() if item["evicted"]),
+        ),
+        int(time.time()),
+    )
+    return _Observed(refs, refused, commits, published, policy, plan)
+
+
+def _in_use(repository: Repository, refs: Sequence[Ref], published: Mapping[str, Label]) -> dict[str, str]:
+    """Commits that a boot service's machines boot, and those that are still the label of a ref that moved on."""
+    found = {
+        label.commit: f"label {name} of a machine"
+        for name in labels_in_use(repository.path)
+        if (label := published.get(name))
+    }
+    for ref in refs:
+        before = published.get(ref.name)
+        if before and before.commit != ref.commit and not _ready(repository, ref.commit):
+            found.setdefault(before.commit, f"label {ref.name} until the new commit is bootable")
+    return found
+
+
+def _ready(repository: Repository, commit: Commit | str) -> bool:
+    identity = commit if isinstance(commit, str) else commit.id
+    return artifact_path(repository.path, identity).is_dir()
+
+
+def _labels(repository: Repository, seen: _Observed) -> list[Label]:
+    labels = []
+    for ref in seen.refs:
+        before = seen.published.get(ref.name)
+        if _ready(repository, ref.commit):
+            labels.append(Label(ref.name, ref.kind.word, ref.commit))
+        elif before and before.kind == ref.kind.word and _still_bootable(repository, seen, ref, before):
+            labels.append(before)
+    kept = [*seen.commits, *(commit for commit in seen.plan.kept if commit not in seen.commits)]
+    return labels + [
+        Label(commit[:ABBREVIATED_DIGITS], "commit", commit)
+        for commit in kept
+        if commit in seen.plan.kept and _ready(repository, commit)
+    ]
+
+
+def _still_bootable(repository: Repository, seen: _Observed, ref: Ref, before: Label) -> bool:
+    """Whether a ref's label stays where it was: the new commit's artifact is on its way, the old one's is there."""
+    on_its_way = seen.policy.labels.enabled and reason_not_bootable(repository, seen.commits[ref.commit]) is None
+    return on_its_way and _ready(repository, before.commit)
+
+
+def _remove_expired(repository: Repository, seen: _Observed) -> None:
+    """Note artifacts whose label went, and remove those whose grace is over: a machine may be fetching them."""
+    noted = _read_expired(repository.path)
+    now = int(time.time())
+    expired: dict[str, dict[str, Any]] = {}
+    for folder in sorted((repository.path / "boot" / "artifacts").iterdir()):
+        commit = folder.name
+        if commit.startswith(".") or commit in seen.plan.kept:
+            continue
+        since = noted.get(commit, {}).get("since", now)
+        evicted = commit in seen.plan.evicted
+        if since + seen.policy.labels.grace_minutes * 60 <= now:
+            remove_artifact(repository.path, commit)
+            if not evicted:
+                continue
+        expired[commit] = {"since": since, "evicted": evicted}
+    for commit in seen.plan.evicted:
+        expired.setdefault(commit, noted.get(commit, {"since": now, "evicted": True}))
+    if expired != noted:
+        write_atomically(_expired_path(repository.path), json.dumps(expired, indent=1).encode() + b"\n")
+    forget_images(repository.path, {commit.tree for commit in seen.commits.values() if commit.id in seen.plan.kept})
+
+
+def _expired_path(repository: Path) -> Path:
+    return repository / "boot" / "expired.json"
+
+
+def _read_expired(repository: Path) -> dict[str, dict[str, Any]]:
+    try:
+        found: dict[str, dict[str, Any]] = json.loads(_expired_path(repository).read_bytes())
+    except (FileNotFoundError, ValueError):
+        return {}
+    return found
+
+
+def _state(repository: Repository, seen: _Observed, reasons: Mapping[str, str | None]) -> LabelState:
+    unlabelled = [Unlabelled(commit, reason) for commit, reason in seen.refused]
+    for commit in seen.commits.values():
+        if commit.id in seen.plan.expired:
+            why = f"its label expired: {seen.plan.expired[commit.id]}; koguma image labels --pin {commit.short_id}"
+            unlabelled.append(Unlabelled(commit.id, why))
+        elif not _ready(repository, commit):
+            off = None if seen.policy.labels.enabled else "labels are turned off ([labels] enabled in policy.toml)"
+            why = reasons.get(commit.id) or reason_not_bootable(repository, commit) or off or "it is not made yet"
+            unlabelled.append(Unlabelled(commit.id, why))
+    return LabelState(tuple(_labels(repository, seen)), tuple(unlabelled), dict(seen.plan.kept))

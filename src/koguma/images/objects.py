@@ -272,12 +272,16 @@ class ObjectWriter:
 
     def claim(self, object_id: bytes) -> bool:
         """Whether the caller is the one to store this object: it is not stored yet and nobody else claimed it."""
-        if object_id in self._seen or self._store.contains(object_id):
+        if self.has(object_id):
             return False
         with self._guard:
             before = len(self._seen)
             self._seen.add(object_id)
             return len(self._seen) > before
+
+    def has(self, object_id: bytes) -> bool:
+        """Whether an object is stored, or is about to be by this writer."""
+        return object_id in self._seen or self._store.contains(object_id)
 
     def add(self, kind: int, content: bytes) -> bytes:
         """Store content (at most STREAM_MIN_BYTES of it, by custom) and return its id."""

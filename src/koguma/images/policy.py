@@ -22,6 +22,8 @@ FILE_NAME = "policy.toml"
 class LabelPolicy:
     """Which commits keep a boot artifact. Heads of branches, tags, and what is pinned or in use always keep theirs."""
 
+    enabled: bool = True
+    """False: nothing is made bootable; for a repository that only keeps trees."""
     keep_commits_per_branch: int = 10
     """The newest commits of each branch."""
     keep_days: int = 30
@@ -65,7 +67,7 @@ def load_policy(repository: Path) -> Policy:
     labels = _table(document, "labels", LabelPolicy, path)
     signatures = _table(document, "signatures", SignaturePolicy, path)
     return Policy(
-        LabelPolicy(**{name: _number(value, f"labels.{name}", path) for name, value in labels.items()}),
+        LabelPolicy(**{name: _label_value(value, name, path) for name, value in labels.items()}),
         SignaturePolicy(
             **{name: _patterns(value, f"signatures.{name}", path) for name, value in signatures.items()},
         ),
@@ -83,9 +85,13 @@ def _table(document: Mapping[str, Any], name: str, kind: type[LabelPolicy | Sign
     return table
 
 
-def _number(value: object, key: str, path: Path) -> int:
+def _label_value(value: object, key: str, path: Path) -> Any:
+    if key == "enabled":
+        if not isinstance(value, bool):
+            raise PolicyError(f"labels.enabled must be true or false, got {value!r} ({path})")
+        return value
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise PolicyError(f"{key} must be a whole number, 0 or more, got {value!r} ({path})")
+        raise PolicyError(f"labels.{key} must be a whole number, 0 or more, got {value!r} ({path})")
     return value
 
 

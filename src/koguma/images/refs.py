@@ -101,6 +101,8 @@ class Refs:
         self._now = now
         self._is_there = is_there
         self._permit = permit
+        self.changed: Callable[[], None] | None = None
+        """Told after a branch or tag changed: the ref-update hook."""
 
     def create_directories(self) -> None:
         for kind in RefKind:
@@ -173,6 +175,8 @@ class Refs:
                 raise RefError(f"a {kind.word} must name a commit that is stored, got {new} ({kind.word} {name})")
             self._log(kind, name, old, RefChange(old or NO_COMMIT, new, int(self._now()), author, reason))
             write_atomically(self._path(kind, name), new.encode() + b"\n")
+        if self.changed:
+            self.changed()
 
     def delete(self, kind: RefKind, name: str, *, old: str) -> None:
         """Remove a ref that is `old` now, and its log."""
@@ -183,6 +187,8 @@ class Refs:
             self._path(kind, name).unlink()
             sync_directory(self._path(kind, name).parent)
             self._log_path(kind, name).unlink(missing_ok=True)
+        if self.changed:
+            self.changed()
 
     def head(self) -> str:
         """The branch that commands mean when none is named: the one last worked on."""

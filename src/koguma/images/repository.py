@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Self
 
 from koguma.images import revisions
 from koguma.images.commits import Commit, decode_commit, is_id
-from koguma.images.errors import RefError, RepositoryError, SignatureError
+from koguma.images.errors import ImageError, RefError, RepositoryError, RevisionError, SignatureError
 from koguma.images.files import storage_errors, write_atomically
 from koguma.images.history import ancestors, in_order
 from koguma.images.objects import COMMIT, ObjectStore, ObjectWriter
@@ -55,6 +56,7 @@ class Repository:
         self.path = path
         self.objects = ObjectStore(path / "packs", path / "locks" / "objects")
         self.refs = Refs(path, is_there=self._is_stored, permit=self._permit)
+        self.refs.changed = self._labels_follow
 
     @classmethod
     def init(cls, path: Path) -> Repository:
@@ -324,8 +326,28 @@ class Repository:
         self.refs.delete(ref.kind, ref.name, old=ref.commit)
         return ref
 
+    def pin_label(self, name: str) -> str:
+        """Keep a commit bootable whatever the policy says; `update_labels` makes its artifact. Returns its id."""
+        from koguma.images.pins import pin  # noqa: PLC0415
+
+        commit = self.resolve(name).id
+        with storage_errors("a pin"):
+            pin(self.path, commit, name)
+        return commit
+
+    def unpin_label(self, name: str) -> str:
+        """Let the policy decide on a pinned commit again. Raises PolicyError when it is not pinned."""
+        from koguma.images.pins import unpin  # noqa: PLC0415
+
+        try:
+            commit = self.resolve(name).id
+        except RevisionError:
+            commit = None
+        with storage_errors("a pin"):
+            return unpin(self.path, name, commit)
+
     def update_labels(self, progress: Callable[[str, int], None] | None = None) -> LabelState:
-        """The ref-update hook: make missing boot artifacts, publish labels, say which commits have none and why."""
+        """Make missing boot artifacts, publish labels, let expired ones go, say which commits have none and why."""
         from koguma.images.labels import update_labels  # noqa: PLC0415
 
         return update_labels(self, progress)
@@ -333,6 +355,13 @@ class Repository:
     def _is_stored(self, commit: str) -> bool:
         self.objects.refresh()
         return self.objects.readable(bytes.fromhex(commit))
+
+    def _labels_follow(self) -> None:
+        """Publish what a change of a ref makes of the labels. What fails here the next update of labels mends."""
+        from koguma.images.labels import publish_labels  # noqa: PLC0415
+
+        with suppress(ImageError):
+            publish_labels(self)
 
     def _create(self, kind: RefKind, name: str, start: str) -> Ref:
         check_ref_name(name)

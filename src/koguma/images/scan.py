@@ -9,6 +9,7 @@ Steps of `scan`:
 
 from __future__ import annotations
 
+import gc
 import os
 import stat
 import sys
@@ -77,7 +78,7 @@ def scan(
     if not stat.S_ISDIR(status.st_mode):
         raise TreeError(f"a tree to commit must be a directory, got something else ({root})")
     cache = StatCache.load(cache_folder, root.resolve(), status.st_dev, keep_times=keep_times)
-    with FileHasher(writer, progress) as hasher, _deep_recursion():
+    with FileHasher(writer, progress) as hasher, _walking():
         walk = _Walk(top, status.st_dev, store, hasher, cache, keep_times=keep_times, one_file_system=one_file_system)
         tree, attributes = walk.folder(b"", 0), entry_of(top, b"", status, status.st_mtime_ns if keep_times else None)
         hasher.finish()
@@ -89,13 +90,19 @@ def scan(
     return tree_id
 
 
-class _deep_recursion:  # noqa: N801 - used like a function
+class _walking:  # noqa: N801 - used like a function
+    """Room for the deepest path; and the collector of cycles rests: a walk makes many objects and no cycles."""
+
     def __enter__(self) -> None:
         self._before = sys.getrecursionlimit()
+        self._collected = gc.isenabled()
         sys.setrecursionlimit(max(self._before, _DEPTH_MAX + 500))
+        gc.disable()
 
     def __exit__(self, *_: object) -> None:
         sys.setrecursionlimit(self._before)
+        if self._collected:
+            gc.enable()
 
 
 class _Walk:

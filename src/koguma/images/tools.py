@@ -10,14 +10,22 @@ from pathlib import Path
 from koguma.images.errors import ToolError
 
 
-def run_tool(command: Sequence[str], *, timeout_s: float = 3600, cwd: Path | None = None) -> str:
-    """Run a tool to its end and return its standard output.
+def run_tool(
+    command: Sequence[str], *, timeout_s: float = 3600, cwd: Path | None = None, pass_fds: Sequence[int] = ()
+) -> str:
+    """Run a tool to its end, with these descriptors beside the standard ones, and return its standard output.
 
     Raises ToolError with the tool's last words when it is missing, fails or exceeds its time.
     """
     try:
         done = subprocess.run(
-            list(command), stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=timeout_s, cwd=cwd
+            list(command),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=False,
+            timeout=timeout_s,
+            cwd=cwd,
+            pass_fds=pass_fds,
         )
     except FileNotFoundError:
         raise ToolError(f"{command[0]} must be installed, it was not found on PATH") from None

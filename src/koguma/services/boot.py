@@ -6,7 +6,7 @@ import asyncio
 import logging
 import signal
 import socket
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import typer
@@ -14,6 +14,7 @@ import uvicorn
 
 from koguma.boot.app import application
 from koguma.boot.dnsmasq import DhcpSettings, Dnsmasq
+from koguma.boot.in_use import announce
 from koguma.boot.inventory import Inventory
 from koguma.boot.journal import Journal
 from koguma.boot.labels import Labels
@@ -22,6 +23,7 @@ from koguma.boot.planning import Site
 from koguma.boot.server_link import ServerLink, connect
 from koguma.boot.tokens import Tokens
 from koguma.config import Config
+from koguma.model.snapshot import Snapshot
 from koguma.services.environment import ConfigOption, begin
 from koguma.services.errors import ServiceError
 from koguma.services.secrets import boot_key
@@ -55,13 +57,15 @@ async def serve(config: Config) -> None:
         application(site, config.repository, inventory, journal, tokens, link, loaders=dhcp_settings.loaders),
     )
     jobs = [link.poll_forever(), link.deliver_forever()]
+    heard: list[Callable[[Snapshot], None]] = [lambda snapshot: announce(snapshot, config.repository)]
     if config.boot.nfs:
         jobs.append(_keep_nfs_trees(NfsTrees(config.nfs_dir, config.repository, Labels(config.repository)), inventory))
     if config.boot.interface:
         dhcp = Dnsmasq(dhcp_settings, loaders=config.boot.tftp_dir)
-        link.on_snapshot = lambda: dhcp.apply(inventory.snapshot)
-        dhcp.apply(inventory.snapshot)
+        heard.append(dhcp.apply)
         jobs.append(dhcp.run_forever())
+    link.on_snapshot = lambda: _tell(heard, inventory)
+    link.on_snapshot()
     try:
         await _until_signal(http, jobs)
     finally:
@@ -119,6 +123,12 @@ def _listen(settings: uvicorn.Config) -> socket.socket:
             f"the boot service must be able to listen on {place}: {error.strerror} (boot.listen)"
         ) from error
     return listener
+
+
+def _tell(heard: list[Callable[[Snapshot], None]], inventory: Inventory) -> None:
+    """Pass a newer snapshot on to all that follow it."""
+    for follow in heard:
+        follow(inventory.snapshot)
 
 
 async def _keep_nfs_trees(trees: NfsTrees, inventory: Inventory) -> None:

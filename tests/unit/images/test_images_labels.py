@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
+import time
 from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
-from koguma.images.errors import ManifestError, NotBootableError
+from koguma.boot.labels import Labels as BootLabels
+from koguma.images.errors import ManifestError, NotBootableError, PolicyError
 from koguma.images.kernels import find_boot_files
+from koguma.images.pins import announce_use
 from koguma.images.repository import Repository
 from koguma.images.signing import create_keys, load_signing_key, sign, trusted_keys, verify
 from koguma.model.manifest import Manifest
-from tests.unit.images.making import make_bootable_tree, make_tree
+from tests.unit.images.making import let_age, make_bootable_tree, make_tree
 
 needs_mksquashfs = pytest.mark.skipif(shutil.which("mksquashfs") is None, reason="squashfs-tools are not installed")
 
@@ -117,6 +122,153 @@ def test_commits_of_one_tree_share_one_root_image(repository: Repository, tmp_pa
     images = [repository.path / "boot" / "artifacts" / commit.id / "root.squashfs" for commit in (one, two)]
     assert one.id != two.id
     assert images[0].stat().st_ino == images[1].stat().st_ino
+
+
+@needs_mksquashfs
+def test_a_label_moves_on_only_when_the_new_commits_artifact_is_there(repository: Repository, tmp_path: Path) -> None:
+    tree = make_bootable_tree(tmp_path / "tree")
+    first = repository.commit_tree(tree, "compute", "first").commit
+    repository.update_labels()
+    (tree / "etc" / "motd").write_text("changed\n")
+    second = repository.commit_tree(tree, "compute", "second").commit
+
+    assert _published(repository)["compute"]["commit"] == first.id
+    repository.update_labels()
+    assert _published(repository)["compute"]["commit"] == second.id
+
+
+@needs_mksquashfs
+def test_the_boot_service_sees_a_new_label_within_a_second(repository: Repository, tmp_path: Path) -> None:
+    tree = make_bootable_tree(tmp_path / "tree")
+    repository.commit_tree(tree, "compute", "first")
+    repository.update_labels()
+    boot = BootLabels(repository.path)
+    assert set(boot.all()) >= {"compute"}
+
+    tag = repository.create_tag("v1", "compute")  # nobody calls update_labels: the ref-update hook does its part
+    changed = time.monotonic()
+    assert boot.resolve("v1").commit == tag.commit
+    repository.move_branch("compute", "v1")
+    repository.remove("v1")
+    assert "v1" not in boot.all()
+    assert time.monotonic() - changed < 1
+
+
+@needs_mksquashfs
+def test_an_expired_commit_loses_its_label_at_once_and_its_artifact_after_the_grace(
+    repository: Repository, tmp_path: Path
+) -> None:
+    commits = _three_commits(repository, tmp_path)
+    repository.update_labels()
+    policy = repository.path / "policy.toml"
+    policy.write_text("[labels]\nkeep_commits_per_branch = 2\nkeep_days = 0\n")
+    state = repository.update_labels()
+
+    assert commits[0][:12] not in _published(repository)
+    assert (repository.path / "boot" / "artifacts" / commits[0]).is_dir()
+    assert [item.commit for item in state.unlabelled] == [commits[0]]
+    assert f"koguma image labels --pin {commits[0][:12]}" in state.unlabelled[0].reason
+    policy.write_text("[labels]\nkeep_commits_per_branch = 2\nkeep_days = 0\ngrace_minutes = 0\n")
+    repository.update_labels()
+    folders = {path.name for path in (repository.path / "boot" / "artifacts").iterdir()}
+    assert folders == set(commits[1:])
+    assert len(list((repository.path / "cache" / "images").glob("*.squashfs"))) == 2
+
+
+@needs_mksquashfs
+def test_a_pinned_commit_stays_bootable_and_one_that_is_pinned_again_is_made_again(
+    repository: Repository, tmp_path: Path
+) -> None:
+    commits = _three_commits(repository, tmp_path)
+    repository.update_labels()
+    policy = "[labels]\nkeep_commits_per_branch = 0\nkeep_days = 0\ngrace_minutes = 0\n"
+    (repository.path / "policy.toml").write_text(policy)
+    repository.pin_label("compute~2")
+    repository.update_labels()
+    assert set(_published(repository)) == {"compute", commits[2][:12], commits[0][:12]}
+
+    repository.unpin_label("compute~2")
+    repository.update_labels()
+    assert set(_published(repository)) == {"compute", commits[2][:12]}
+    repository.pin_label(commits[1])
+    repository.update_labels()
+    assert set(_published(repository)) == {"compute", commits[2][:12], commits[1][:12]}
+    with pytest.raises(PolicyError, match="there is no pin 'compute~2'"):
+        repository.unpin_label("compute~2")
+
+
+@needs_mksquashfs
+def test_a_label_that_machines_boot_by_does_not_expire(repository: Repository, tmp_path: Path) -> None:
+    commits = _three_commits(repository, tmp_path)
+    repository.update_labels()
+    announce_use(repository.path, "boot", [commits[0][:12], "compute", "none"])
+    (repository.path / "policy.toml").write_text(
+        "[labels]\nkeep_commits_per_branch = 0\nkeep_days = 0\ngrace_minutes = 0\n"
+    )
+    state = repository.update_labels()
+
+    assert {label.name for label in state.labels} == {"compute", commits[2][:12], commits[0][:12]}
+    assert state.kept[commits[0]].why == f"in use: label {commits[0][:12]} of a machine"
+    (repository.path / "boot" / "in-use" / "boot.json").write_text("{")
+    with pytest.raises(PolicyError, match=r"what is in use must be readable: .*boot\.json"):
+        repository.update_labels()
+    assert commits[0][:12] in _published(repository)
+
+
+def test_a_repository_with_labels_turned_off_makes_nothing_bootable(repository: Repository, tmp_path: Path) -> None:
+    (repository.path / "policy.toml").write_text("[labels]\nenabled = false\n")
+    commit = repository.commit_tree(make_bootable_tree(tmp_path / "tree"), "compute", "m").commit
+    state = repository.update_labels()
+
+    assert state.labels == ()
+    assert [(item.commit, item.reason) for item in state.unlabelled] == [
+        (commit.id, "labels are turned off ([labels] enabled in policy.toml)")
+    ]
+
+
+@needs_mksquashfs
+def test_a_kept_image_that_was_damaged_on_the_disk_is_made_anew(repository: Repository, tmp_path: Path) -> None:
+    tree = make_bootable_tree(tmp_path / "tree")
+    one = repository.commit_tree(tree, "one", "first").commit
+    repository.update_labels()
+    image = repository.path / "boot" / "artifacts" / one.id / "root.squashfs"
+    good = image.read_bytes()
+    damaged = bytearray(good)
+    damaged[200] ^= 1
+    image.write_bytes(damaged)
+    two = repository.commit_tree(tree, "two", "another message").commit
+    repository.update_labels()
+
+    assert (repository.path / "boot" / "artifacts" / two.id / "root.squashfs").read_bytes() == good
+
+
+@needs_mksquashfs
+def test_labels_made_by_two_processes_at_once_are_all_there(repository: Repository, tmp_path: Path) -> None:
+    tree = make_bootable_tree(tmp_path / "tree")
+    command = [sys.executable, "-m", "koguma", "image", "--repo", str(repository.path)]
+    processes = []
+    for number in range(4):
+        (tree / "etc" / "motd").write_text(f"{number}\n")
+        repository.commit_tree(tree, f"branch-{number}", f"{number}")
+        processes.append(subprocess.Popen([*command, "labels"], stdout=subprocess.DEVNULL))
+    assert [process.wait(60) for process in processes] == [0, 0, 0, 0]
+
+    assert {name for name in _published(repository) if name.startswith("branch-")} == {
+        f"branch-{number}" for number in range(4)
+    }
+    leftovers = [path for path in (repository.path / "boot" / "artifacts").iterdir() if path.name.startswith(".")]
+    assert leftovers == []
+
+
+def _three_commits(repository: Repository, tmp_path: Path) -> list[str]:
+    """On `compute`, oldest first."""
+    tree = make_bootable_tree(tmp_path / "tree")
+    commits = []
+    for number in range(3):
+        (tree / "etc" / "motd").write_text(f"{number}\n")
+        let_age()
+        commits.append(repository.commit_tree(tree, "compute", f"{number}").commit.id)
+    return commits
 
 
 def _version(repository: Repository, tree: Path) -> str:

@@ -14,7 +14,7 @@ def _load(folder: Path, text: str) -> Policy:
 
 
 def test_a_repository_without_a_policy_has_the_defaults(tmp_path: Path) -> None:
-    assert load_policy(tmp_path) == Policy(LabelPolicy(10, 30, None, 60), SignaturePolicy(()))
+    assert load_policy(tmp_path) == Policy(LabelPolicy(True, 10, 30, None, 60), SignaturePolicy(()))
 
 
 def test_a_policy_says_what_it_says_and_leaves_the_rest_as_it_is(tmp_path: Path) -> None:
@@ -32,9 +32,13 @@ def test_a_policy_says_what_it_says_and_leaves_the_rest_as_it_is(tmp_path: Path)
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("[labels]\nkeep_commit = 3\n", r"\[labels\] has the keys keep_commits_per_branch, .*, got 'keep_commit'"),
+        (
+            "[labels]\nkeep_commit = 3\n",
+            r"\[labels\] has the keys enabled, keep_commits_per_branch, .*, got 'keep_commit'",
+        ),
         ("[labels]\nkeep_days = -1\n", r"labels\.keep_days must be a whole number, 0 or more, got -1"),
         ("[labels]\nkeep_days = true\n", r"labels\.keep_days must be a whole number, 0 or more, got True"),
+        ("[labels]\nenabled = 1\n", r"labels\.enabled must be true or false, got 1"),
         ("[label]\n", r"the tables \[labels\] and \[signatures\], got 'label'"),
         ("labels = 3\n", r"\[labels\] must be a table, got 3"),
         ('[signatures]\nrequire_signed = "v*"\n', r"signatures\.require_signed must be a list of patterns"),

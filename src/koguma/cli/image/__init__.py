@@ -57,6 +57,8 @@ class ImageGroup(LazyGroup):
         "Use a commit": {
             "checkout": Command("koguma.cli.image.writing", "Write a commit's tree to a directory."),
             "export": Command("koguma.cli.image.writing", "Write a commit's tree as an image."),
+            "mount": Command("koguma.cli.image.views", "Show a commit's tree at a directory, at once."),
+            "umount": Command("koguma.cli.image.views", "Take away what mount showed."),
             "build-stage1": Command("koguma.cli.image.making", "Build the small system that boots commits."),
         },
         "Share commits": {

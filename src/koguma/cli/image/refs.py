@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from koguma.cli.image.common import Json, open_repository, print_json, print_table, update_labels
+from koguma.cli.image.common import Json, local_time, open_repository, print_json, print_table, update_labels
+
+if TYPE_CHECKING:
+    from koguma.images.labels import Label
+    from koguma.images.retention import Kept
 
 app = typer.Typer()
 
@@ -47,21 +52,49 @@ def rm(
 
 
 @app.command()
-def labels(context: typer.Context, json: Json = False) -> None:
-    """Show what machines can boot, and why other commits cannot be booted."""
+def labels(
+    context: typer.Context,
+    pin: Annotated[list[str] | None, typer.Option("--pin", help="Keep this commit bootable for good.")] = None,
+    unpin: Annotated[list[str] | None, typer.Option("--unpin", help="Let policy decide on it again.")] = None,
+    json: Json = False,
+) -> None:
+    """Show what machines can boot, until when, and why other commits cannot be booted; pin what must stay."""
     repository = open_repository(context)
+    for name in pin or []:
+        repository.pin_label(name)
+    for name in unpin or []:
+        repository.unpin_label(name)
     state = update_labels(repository)
     if json:
         print_json(
             {
-                "labels": [{"name": item.name, "kind": item.kind, "commit": item.commit} for item in state.labels],
+                "labels": [_label_document(item, state.kept.get(item.commit)) for item in state.labels],
                 "unlabelled": [{"commit": item.commit, "reason": item.reason} for item in state.unlabelled],
             }
         )
         return
-    print_table([(item.name, item.kind, item.commit[:12]) for item in state.labels])
+    print_table(
+        [(item.name, item.kind, item.commit[:12], _kept_words(state.kept.get(item.commit))) for item in state.labels]
+    )
     for missing in state.unlabelled:
         print(f"{missing.commit[:12]} has no label: {missing.reason}")
+
+
+def _label_document(label: Label, kept: Kept | None) -> dict[str, Any]:
+    until = kept.until if kept else None
+    return {
+        "name": label.name,
+        "kind": label.kind,
+        "commit": label.commit,
+        "kept": kept.why if kept else None,
+        "expires": datetime.fromtimestamp(until, UTC).isoformat() if until is not None else None,
+    }
+
+
+def _kept_words(kept: Kept | None) -> str:
+    if kept is None:
+        return ""
+    return f"until {local_time(kept.until)}" if kept.until is not None else kept.why
 
 
 def _make_or_list(context: typer.Context, kind: str, name: str | None, start: str, *, json: bool, force: bool) -> None:

@@ -1,0 +1,247 @@
+"""Boot artifacts: what a machine downloads for a commit. Owns `boot/artifacts/` and `cache/images/` of a repository.
+
+An artifact is made under another name, locked by its maker, and appears whole by rename. Root images are kept by tree
+beside it, as hard links: commits of one tree share one, and an artifact that is made again costs no second image.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import tempfile
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from koguma.images.commits import Commit
+from koguma.images.errors import ImageError, NotBootableError
+from koguma.images.files import locked, remove_tree, sync_directory, sync_file, write_all, write_atomically
+from koguma.images.trees import Entry, read_root
+from koguma.model.manifest import COMMIT_FORMAT, Manifest, ManifestFile
+
+if TYPE_CHECKING:
+    from koguma.images.repository import Repository
+
+TEMPORARY_PREFIX = ".new-"
+_ROOT_IMAGE = "root.squashfs"
+_WAIT_S = 3600
+
+Progress = Callable[[int], None]
+
+
+def artifact_path(repository: Path, commit: str) -> Path:
+    return repository / "boot" / "artifacts" / commit
+
+
+def reason_not_bootable(repository: Repository, commit: Commit) -> str | None:
+    """Why a commit's tree cannot be booted, as far as was found out before; None: it may be bootable."""
+    try:
+        return (repository.path / "cache" / "unbootable" / commit.tree).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+
+
+def ensure_artifact(repository: Repository, commit: Commit, progress: Progress | None = None) -> str | None:
+    """None when the commit's artifact is there (now), else why there cannot be one.
+
+    Artifacts of different trees are made at the same time, by threads and by processes; of one tree one after another,
+    so that the second finds the first one's root image.
+    """
+    final = artifact_path(repository.path, commit.id)
+    if final.is_dir():
+        return None
+    if reason := reason_not_bootable(repository, commit):
+        return reason
+    lock = repository.path / "locks" / f"artifact-{commit.tree[0]}"
+    with locked(lock, timeout_s=_WAIT_S, what=f"the boot artifact of {commit.short_id}"):
+        if final.is_dir():
+            return None
+        try:
+            _make(repository, commit, final, progress)
+        except NotBootableError as error:
+            noted = repository.path / "cache" / "unbootable" / commit.tree
+            noted.parent.mkdir(exist_ok=True)
+            write_atomically(noted, str(error).encode())
+            return str(error)
+        except ImageError as error:
+            return f"its artifact could not be made: {error}"
+    return None
+
+
+def cached_image(repository: Path, tree: str) -> Path:
+    """Where the root image of a tree is kept, if it is."""
+    return repository / "cache" / "images" / f"{tree}.squashfs"
+
+
+def remove_artifact(repository: Path, commit: str) -> None:
+    """Remove an artifact: out of sight at once, then from the disk; and its tree's image when no other has it."""
+    folder = artifact_path(repository, commit)
+    gone = folder.with_name(f"{TEMPORARY_PREFIX}gone-{commit}")
+    try:
+        tree = str(json.loads((folder / "manifest.json").read_bytes())["tree"])
+    except (OSError, ValueError, KeyError):
+        tree = ""
+    folder.rename(gone)
+    remove_tree(gone)
+    if tree:
+        _forget_image(cached_image(repository, tree))
+
+
+def forget_images(repository: Path, wanted: Collection[str]) -> None:
+    """Remove kept images that no artifact has and whose trees are not wanted."""
+    for image in (repository / "cache" / "images").glob("*.squashfs"):
+        if image.stem not in wanted:
+            _forget_image(image)
+
+
+def _forget_image(image: Path) -> None:
+    try:
+        if image.stat().st_nlink > 1:
+            return
+        image.unlink()
+        _note(image).unlink(missing_ok=True)
+    except FileNotFoundError:
+        return
+
+
+def artifact_sizes(repository: Path) -> dict[str, int]:
+    """Commit -> bytes of its artifact on the disk; an image that several share counts in shares."""
+    sizes = {}
+    for folder in (repository / "boot" / "artifacts").iterdir():
+        if not folder.name.startswith("."):
+            size = 0
+            for path in folder.iterdir():
+                status = path.stat()
+                owners = max(1, status.st_nlink - 1) if path.name == _ROOT_IMAGE else 1
+                size += status.st_size // owners
+            sizes[folder.name] = size
+    return sizes
+
+
+def clear_leftovers(artifacts: Path) -> None:
+    """Remove what was being made or removed when a process died. The caller holds the `labels` lock."""
+    for path in artifacts.iterdir():
+        if not path.name.startswith(TEMPORARY_PREFIX):
+            continue
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            continue
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            remove_tree(path)
+        except BlockingIOError:
+            continue  # somebody is making it
+        finally:
+            os.close(descriptor)
+
+
+def _make(repository: Repository, commit: Commit, final: Path, progress: Progress | None) -> None:
+    from koguma.images.kernels import architecture, find_boot_files  # noqa: PLC0415 - `log` must start fast
+    from koguma.images.signing import sign_manifest  # noqa: PLC0415
+
+    store = repository.objects
+    root = read_root(store.read_verified, bytes.fromhex(commit.tree))
+    boot_files = find_boot_files(store.read, root)
+    with _new_folder(repository.path, final) as folder:
+        files = {
+            "kernel": _copy_out(repository, boot_files.kernel, folder / "kernel"),
+            "initrd": _copy_out(repository, boot_files.initrd, folder / "initrd"),
+            "root": _root_image(repository, commit, root, folder / _ROOT_IMAGE, progress),
+        }
+        manifest = _manifest(repository, commit, root, files, boot_files.version, architecture(store.read, root))
+        write_atomically(folder / "manifest.json", manifest)
+        write_atomically(folder / "manifest.sig", sign_manifest(manifest, repository.path / "keys"))
+        for file in files.values():
+            sync_file(folder / file.name)
+        folder.chmod(0o755)
+        sync_directory(folder)
+        folder.rename(final)
+    sync_directory(final.parent)
+
+
+@contextmanager
+def _new_folder(repository: Path, final: Path) -> Iterator[Path]:
+    """A folder beside the final one, locked while we live; removed when the block fails."""
+    with locked(repository / "locks" / "labels", timeout_s=_WAIT_S, what="the labels"):
+        folder = Path(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX, dir=final.parent))
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    try:
+        yield folder
+    except BaseException:
+        remove_tree(folder)
+        raise
+    finally:
+        os.close(descriptor)
+
+
+def _manifest(
+    repository: Repository, commit: Commit, root: Entry, files: dict[str, ManifestFile], version: str, machine: str
+) -> bytes:
+    from koguma.images.export import unpacked_size_bytes  # noqa: PLC0415 - `log` must start fast
+
+    return Manifest(
+        format=COMMIT_FORMAT,
+        architecture=machine,
+        kernel_version=version,
+        files=files,
+        commit=commit.id,
+        tree=commit.tree,
+        root_format="squashfs",
+        unpacked_size_bytes=unpacked_size_bytes(repository.objects, root),
+    ).to_bytes()
+
+
+def _copy_out(repository: Repository, entry: Entry, path: Path) -> ManifestFile:
+    """Write a stored file; its digest and size are the entry's own, checked while it is written."""
+    from hashlib import sha256  # noqa: PLC0415 - `log` must start fast
+
+    digest = sha256()
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+    try:
+        for piece in repository.objects.chunks(entry.digest):
+            digest.update(piece)
+            write_all(descriptor, piece)
+    finally:
+        os.close(descriptor)
+    if digest.digest() != entry.digest:
+        raise ImageError(f"a stored file must match its id, got other content ({entry.digest.hex()})")
+    return ManifestFile(path.name, entry.size, entry.digest.hex())
+
+
+def _root_image(
+    repository: Repository, commit: Commit, root: Entry, path: Path, progress: Progress | None
+) -> ManifestFile:
+    from koguma.images.export import export, file_digest  # noqa: PLC0415 - `log` must start fast
+
+    cached = cached_image(repository.path, commit.tree)
+    same = repository.root_image(commit.tree)
+    if same is not None:
+        digest, size = file_digest(same)
+        if _noted(cached) in (None, f"{digest} {size}"):
+            os.link(same, path)
+            return ManifestFile(path.name, size, digest)
+        cached.unlink(missing_ok=True)  # it was damaged on the disk: it is made anew
+    export(repository.objects, commit.tree, root, "squashfs", path, repository.path / "tmp", progress)
+    path.chmod(0o644)
+    digest, size = file_digest(path)
+    cached.parent.mkdir(exist_ok=True)
+    cached.unlink(missing_ok=True)
+    os.link(path, cached)
+    write_atomically(_note(cached), f"{digest} {size}".encode())
+    return ManifestFile(path.name, size, digest)
+
+
+def _note(cached: Path) -> Path:
+    return cached.with_suffix(".sha256")
+
+
+def _noted(cached: Path) -> str | None:
+    """Digest and size of a kept image as it was made."""
+    try:
+        return _note(cached).read_text(encoding="ascii")
+    except FileNotFoundError:
+        return None
