@@ -55,3 +55,49 @@ class BlobChanged(ObjectBackendError):
     """The blob is not the one that was to be replaced; reading it again and repeating the change may succeed."""
 
     retry = True
+
+
+class Unsupported(PowerError):
+    """This kind of BMC, or this BMC, cannot do that at all."""
+
+
+class SwitchError(KogumaError):
+    """A switch could not be read or set."""
+
+
+class SwitchUnreachable(SwitchError):
+    """The switch did not answer in time, is busy, or answered nonsense; it may answer later."""
+
+    retry = True
+
+
+class SwitchRefused(SwitchError):
+    """The switch, or a rule that every switch driver keeps, said no: the same request is refused again."""
+
+
+class SwitchDiffers(SwitchError):
+    """The switch took the commands, but what it reads back is something else: somebody else may be writing to it."""
+
+    retry = True
+
+
+class UnknownSwitchDriver(SwitchError):
+    """No switch driver has this name."""
+
+
+class VolumeError(KogumaError):
+    """A volume could not be made, shown to a machine, or removed."""
+
+
+class VolumeUnreachable(VolumeError):
+    """The storage did not answer in time, or is full or busy; it may do later."""
+
+    retry = True
+
+
+class VolumeRefused(VolumeError):
+    """The storage, or a rule that every volume driver keeps, said no: the same request is refused again."""
+
+
+class UnknownVolumeDriver(VolumeError):
+    """No volume driver has this name."""
