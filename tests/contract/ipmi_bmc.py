@@ -23,9 +23,12 @@ op=$1; shift
 while [ -n "$1" ]; do
     case "$op $1" in
         "get power") echo "power:$(cat $dir/power)";;
+        "get boot") echo "boot:$(cat $dir/boot 2>/dev/null || echo none)";;
         "get "*) echo "$1:0";;
         "set power") [ -e $dir/stuck ] || echo "$2" > $dir/power; shift;;
         "set shutdown") [ -e $dir/stuck ] || echo 0 > $dir/power; shift;;
+        "set boot") echo "$2" > $dir/boot; shift;;
+        "set reset") echo reset >> $dir/resets; shift;;
         "set "*) shift;;
     esac
     shift

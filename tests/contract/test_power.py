@@ -1,8 +1,12 @@
-"""What every power driver keeps: run against the fake and against the ipmi driver with a real BMC emulator."""
+"""What every power driver keeps: run against the fakes, against the ipmi driver with a real BMC emulator, and against
+the redfish driver with a BMC of ours.
+"""
 
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -14,9 +18,11 @@ import pytest
 from koguma.contracts.errors import PowerError, PowerRefused, PowerTimeout, PowerUnreachable, UnknownDriver
 from koguma.contracts.power import Access, FakePower, PowerDriver
 from koguma.drivers.power import open_power
+from koguma.drivers.power.fake.stored import StoredMachine, set_faults
 from koguma.drivers.power.ipmi.driver import IpmiPower
 from koguma.model.states import PowerState
 from tests.contract.ipmi_bmc import PASSWORD, IpmiBmc
+from tests.contract.redfish_bmc import RedfishBmc
 
 
 class Machine(Protocol):
@@ -41,12 +47,45 @@ def bmc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[IpmiBmc]:
     bmc.close()
 
 
-@pytest.fixture(params=["fake", "ipmi"])
+@pytest.fixture(scope="module")
+def redfish() -> Iterator[RedfishBmc]:
+    bmc = RedfishBmc()
+    yield bmc
+    bmc.close()
+
+
+class StoredBench:
+    """The machine in the file, as another process sees it."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    @property
+    def state(self) -> PowerState:
+        return StoredMachine(self.directory, "node1").get_power_state(timeout_s=1)
+
+    @state.setter
+    def state(self, state: PowerState) -> None:
+        StoredMachine(self.directory, "node1").set_power_state(state, timeout_s=1)
+
+    @property
+    def stuck(self) -> bool:
+        return False
+
+    @stuck.setter
+    def stuck(self, stuck: bool) -> None:
+        set_faults(self.directory, "node1", stuck=stuck)
+
+
+@pytest.fixture(params=["fake", "stored", "ipmi", "redfish"])
 def bench(request: pytest.FixtureRequest) -> Bench:
     if request.param == "fake":
         fake = FakePower()
         return Bench(fake, fake)
-    bmc: IpmiBmc = request.getfixturevalue("bmc")
+    if request.param == "stored":
+        directory = request.getfixturevalue("tmp_path")
+        return Bench(StoredMachine(directory, "node1"), StoredBench(directory))
+    bmc = request.getfixturevalue("bmc" if request.param == "ipmi" else "redfish")
     bmc.stuck = False
     bmc.state = PowerState.OFF
     return Bench(open_power(bmc.access), bmc)
@@ -102,6 +141,29 @@ def test_a_fake_fails_as_often_as_it_is_told_and_slows_as_it_is_told() -> None:
     with pytest.raises(PowerTimeout):
         fake.get_power_state(timeout_s=1)
     assert slept == [1]
+
+
+def test_a_stored_fake_outlives_its_process_and_fails_as_told_from_outside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KOGUMA_FAKE_HARDWARE", str(tmp_path))
+    open_power(Access("fake", "rack1/../node1")).set_power_state(PowerState.ON, timeout_s=1)
+    program = (
+        "from koguma.drivers.power import open_power; from koguma.contracts.power import Access;"
+        "print(open_power(Access('fake', 'rack1/../node1')).get_power_state(timeout_s=1).value)"
+    )
+    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert said.stdout == "power on\n"
+    set_faults(tmp_path, "rack1/../node1", failures=("unreachable", "refused"))
+    for kind in (PowerUnreachable, PowerRefused):
+        with pytest.raises(kind):
+            open_power(Access("fake", "rack1/../node1")).get_power_state(timeout_s=1)
+    assert open_power(Access("fake", "rack1/../node1")).get_power_state(timeout_s=1) is PowerState.ON
+    set_faults(tmp_path, "rack1/../node1", delay_s=5)
+    started = time.monotonic()
+    with pytest.raises(PowerTimeout):
+        open_power(Access("fake", "rack1/../node1")).get_power_state(timeout_s=0.2)
+    assert time.monotonic() - started < 2
 
 
 def test_ipmi_a_wrong_password_is_refused_and_not_worth_a_retry(bmc: IpmiBmc) -> None:
