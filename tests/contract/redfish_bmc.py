@@ -295,7 +295,7 @@ class EmulatorBmc:
 
     def _wait_until_it_answers(self) -> None:
         context = ssl._create_unverified_context()
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         while True:
             try:
                 urllib.request.urlopen(f"https://127.0.0.1:{self.port}/redfish/v1/", timeout=2, context=context).close()

@@ -57,7 +57,7 @@ def test_writing_again_what_is_so_changes_nothing(bench: SwitchBench) -> None:
         PortVlans.trunk((20, 21), native=30),
         PortVlans.trunk((1, 2), native=3),
         PortVlans.trunk((1, 20)),
-        PortVlans.trunk(range(100, 300, 2), native=99),
+        PortVlans.trunk(range(100, 220, 2), native=99),
     ],
     ids=str,
 )

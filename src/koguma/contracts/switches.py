@@ -96,6 +96,8 @@ class Observed:
     ports: Mapping[str, PortVlans | None]
     """By name; None: the port is routed, a member of a bond, or in no VLAN."""
     bonds: Mapping[int, Bond]
+    foreign: frozenset[str] = frozenset()
+    """Ports in bonds that no driver of ours made: of another name or mode."""
 
     def bond_of(self, port: str) -> Bond | None:
         return next((bond for bond in self.bonds.values() if port in bond.members), None)
@@ -138,6 +140,8 @@ def require_free_port(observed: Observed, port: str, place: str) -> None:
         raise SwitchRefused(f"a port must exist on the switch, got {port!r} ({place})")
     if bond := observed.bond_of(port):
         raise SwitchRefused(f"a port must be set through its bond {bond.number}, got {port!r} ({place})")
+    if port in observed.foreign:
+        raise SwitchRefused(f"a port must not be in a bond that somebody else made, got {port!r} ({place})")
 
 
 def require_free_members(observed: Observed, bond: Bond, place: str) -> None:
@@ -148,6 +152,8 @@ def require_free_members(observed: Observed, bond: Bond, place: str) -> None:
         other = observed.bond_of(port)
         if other and other.number != bond.number:
             raise SwitchRefused(f"a port must be in one bond, {port!r} is in bond {other.number} ({place})")
+        if port in observed.foreign:
+            raise SwitchRefused(f"a port must not be in a bond that somebody else made, got {port!r} ({place})")
     before = observed.bonds.get(bond.number)
     leaving = sorted(set(before.members) - set(bond.members)) if before else []
     if leaving:
