@@ -28,7 +28,7 @@ class Cumulus:
 
     def read(self, ask: Ask) -> State:
         ports = [name for name in json.loads(ask("nv show interface -o json")) if re.fullmatch(r"swp\d+(s\d+)?", name)]
-        config = next(part["set"] for part in json.loads(ask("nv config show -o json")) if "set" in part)
+        (config,) = [part["set"] for part in json.loads(ask("nv config show -o json")) if "set" in part]
         bridge = config.get("bridge", {}).get("domain", {}).get(BRIDGE, {})
         vlans = {vlan: str(vlan) for key in bridge.get("vlan", {}) for vlan in parse_ranges(key)} or {1: "1"}
         interfaces: dict[str, Mapping[str, Any]] = {}
