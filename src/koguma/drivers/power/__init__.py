@@ -13,9 +13,9 @@ from koguma.contracts.power import Access, PowerDriver
 
 def open_power(access: Access) -> PowerDriver:
     """The driver for this BMC. Raises UnknownDriver."""
-    if re.fullmatch(r"[a-z][a-z0-9_]{0,31}", access.driver):
+    if re.fullmatch(r"[a-z][a-z0-9_-]{0,31}", access.driver):
         try:
-            module = import_module(f"koguma.drivers.power.{access.driver}")
+            module = import_module(f"koguma.drivers.power.{access.driver.replace('-', '_')}")
         except ModuleNotFoundError:
             pass
         else:
