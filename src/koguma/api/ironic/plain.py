@@ -159,11 +159,43 @@ RUNBOOKS = Resource(
     store=_runbook_store,
 )
 
-_OPERATORS = frozenset("eq ne lt le gt ge is-empty matches contains one-of is-none is-true is-false in-net".split())
+_OPERATORS = frozenset(
+    [
+        "eq",
+        "ne",
+        "lt",
+        "le",
+        "gt",
+        "ge",
+        "is-empty",
+        "matches",
+        "contains",
+        "one-of",
+        "is-none",
+        "is-true",
+        "is-false",
+        "in-net",
+    ]
+)
 _ACTIONS = frozenset(
-    "fail set-attribute extend-attribute del-attribute set-port-attribute extend-port-attribute del-port-attribute"
-    " set-capability unset-capability add-trait remove-trait set-plugin-data extend-plugin-data unset-plugin-data log"
-    " api-call".split()
+    [
+        "fail",
+        "set-attribute",
+        "extend-attribute",
+        "del-attribute",
+        "set-port-attribute",
+        "extend-port-attribute",
+        "del-port-attribute",
+        "set-capability",
+        "unset-capability",
+        "add-trait",
+        "remove-trait",
+        "set-plugin-data",
+        "extend-plugin-data",
+        "unset-plugin-data",
+        "log",
+        "api-call",
+    ]
 )
 
 
