@@ -97,10 +97,9 @@ def patch(client: Client, uuid: str) -> str:
 def reach(url: str, uuids: list[str], clients: int, steps: tuple[tuple[str, str], ...]) -> float:
     """Seconds until all nodes went through the verbs' states."""
     began = time.monotonic()
-    client = Client(url)
     for verb, state in steps:
         spread(Ask(verb), url, clients, uuids)
-        wait_for(client, set(uuids), state, began)
+        wait_for(Client(url), set(uuids), state, began)
     return time.monotonic() - began
 
 
