@@ -247,10 +247,10 @@ def list_nodes(
 
 def shown_node(request: Request, uuid: str) -> dict[str, Any]:
     """The whole document of a node."""
-    return NODES.document_of(request, NodeRow.objects.filter(uuid=uuid))
+    return NODES.document_of(request, uuid)
 
 
 def node_row(reference: str, *columns: str) -> Row:
     """Columns of the node called so. Raises NotFound."""
-    same = {"uuid": reference} if checks.is_uuid(reference) else {"name": reference}
-    return documents.one(NodeRow.objects.filter(**same), ["id", "uuid", *columns], f"Node {reference[:80]}")
+    key = "uuid" if checks.is_uuid(reference) else "name"
+    return documents.by_key(NodeRow, ("id", "uuid", *columns), key, reference, f"Node {reference[:80]}")

@@ -48,7 +48,7 @@ def lookup(request: Request) -> Response:
         if row is None or row.provision_state not in LOOKUP_STATES:
             missing("Resource could not be found.")  # which of the two, is nobody's affair
         token = _token_of(row, request)
-    document = NODES.document_of(request, NodeRow.objects.filter(pk=row.pk))
+    document = NODES.document_of(request, str(row.uuid))
     keep = ("uuid", "properties", "instance_info", "driver_internal_info", "links")
     return Response(
         document={"node": {key: document[key] for key in keep if key in document}, "config": _config(token)}
@@ -112,7 +112,7 @@ def continue_inspection(request: Request) -> Response:
         wake(row.pk, str(row.uuid))
     if request.minor < 84:
         return Response(202, {"uuid": str(row.uuid)})
-    document = NODES.document_of(request, NodeRow.objects.filter(pk=row.pk))
+    document = NODES.document_of(request, str(row.uuid))
     return Response(202, {"node": {"uuid": document["uuid"], "links": document["links"]}, "config": _config(None)})
 
 

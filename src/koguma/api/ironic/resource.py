@@ -63,7 +63,6 @@ class Resource:
     patch_arguments: Collection[str] = ()
     aliases: Mapping[str, int] = field(default_factory=dict)
     """What a new one may be told that is no field of it, and since when."""
-    rows: Callable[[], QuerySet[Any]] | None = None
     fields: dict[str, Field] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -77,7 +76,7 @@ class Resource:
         request.only(*PAGING, *self.filters)
         chosen = chosen_fields(request, self.brief, detail=detail, detail_since=self.detail_since)
         selection = Selection(self.fields, request, chosen)
-        rows = self._all() if rows is None else rows
+        rows = self.model._default_manager.all() if rows is None else rows
         for name, narrow in self.filters.items():
             if name in request.query:
                 rows = narrow(rows, request.query[name])
@@ -98,7 +97,7 @@ class Resource:
         """`GET /v1/<path>/<reference>`."""
         request.at_least(self.since)
         request.only("fields")
-        return Response(document=self._document(request, self._find(reference), chosen_fields(request, None)))
+        return Response(document=self._document(request, *self._key(reference), chosen_fields(request, None)))
 
     def created(self, request: Request) -> Response:
         """`POST /v1/<path>`."""
@@ -109,7 +108,7 @@ class Resource:
             columns.setdefault("uuid", str(uuid4()))
             pk = documents.insert(self.model, columns, self.title)
         uuid = columns["uuid"]
-        document = self._document(request, self._all().filter(pk=pk), None)
+        document = self._document(request, "id", pk, None)
         return Response(201, document, {"Location": f"{request.url}/v1/{self.path}/{uuid}"})
 
     def changed(self, request: Request, reference: str) -> Response:
@@ -135,8 +134,8 @@ class Resource:
             columns = self._renamed(self.store(values, row, request))
             if columns:
                 columns = columns if self.trigger_tells_time else documents.touch(columns)
-                documents.change(self._all().filter(pk=row["id"]), columns, self.title)
-        return Response(document=self._document(request, self._all().filter(pk=row["id"]), None))
+                documents.change(self.model._default_manager.filter(pk=row["id"]), columns, self.title)
+        return Response(document=self._document(request, "id", row["id"], None))
 
     def deleted(self, request: Request, reference: str) -> Response:
         """`DELETE /v1/<path>/<reference>`."""
@@ -171,11 +170,11 @@ class Resource:
 
     def find(self, reference: str) -> Row:
         """`id` and `uuid` of the row called so, by UUID or name. Raises NotFound."""
-        return documents.one(self._find(reference), ["id", "uuid"], self._what(reference))
+        return documents.by_key(self.model, ("id", "uuid"), *self._key(reference), self._what(reference))
 
-    def document_of(self, request: Request, rows: QuerySet[Any]) -> dict[str, Any]:
+    def document_of(self, request: Request, uuid: str) -> dict[str, Any]:
         """The whole document of one row. Raises NotFound."""
-        return self._document(request, rows, None)
+        return self._document(request, "uuid", uuid, None)
 
     def present(self, row: Row) -> dict[str, Any]:
         """What a patch is applied to."""
@@ -200,23 +199,25 @@ class Resource:
     def _patched_columns(self) -> list[str]:
         return [item.path for item in self.declared if item.check and item.patches and item.path]
 
-    def _all(self) -> QuerySet[Any]:
-        return self.rows() if self.rows else self.model._default_manager.all()
-
-    def _find(self, reference: str) -> QuerySet[Any]:
+    def _key(self, reference: str) -> tuple[str, str]:
+        """The column and the value that a reference is looked for by. Raises Refused."""
         if checks.is_uuid(reference):
-            return self._all().filter(uuid=reference)
+            return "uuid", checks.uuid("uuid", reference)
         if self.name is None:
             bad(f"{self.title} is called by its UUID, got {reference[:80]!r}")
-        return self._all().filter(**{self.name: reference})
+        return self.name, reference
+
+    def _find(self, reference: str) -> QuerySet[Any]:
+        column, value = self._key(reference)
+        return self.model._default_manager.filter(**{column: value})
 
     def _what(self, reference: str) -> str:
         return f"{self.title} {reference[:80]}"
 
-    def _document(self, request: Request, rows: QuerySet[Any], chosen: Collection[str] | None) -> dict[str, Any]:
+    def _document(self, request: Request, key: str, value: Any, chosen: Collection[str] | None) -> dict[str, Any]:
         selection = Selection(self.fields, request, chosen)
         columns = {"id", "uuid", *selection.columns(), *self.extra_columns}
-        row = documents.one(rows, sorted(columns), self.title)
+        row = documents.by_key(self.model, tuple(sorted(columns)), key, value, self._what(str(value)))
         return self._documents([row], selection, request, full=chosen is None)[0]
 
     def _documents(

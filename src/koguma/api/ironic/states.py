@@ -56,7 +56,7 @@ _SHOWN = (
 def show_states(request: Request, reference: str) -> Response:
     request.only()
     row = node_row(reference)
-    document = NODES.document_of(request, NodeRow.objects.filter(pk=row["id"]))
+    document = NODES.document_of(request, str(row["uuid"]))
     return Response(document={name: document[name] for name in _SHOWN if name in document})
 
 
