@@ -68,9 +68,12 @@ def by_key(model: type[models.Model], columns: tuple[str, ...], key: str, value:
     NotFound with `what`.
     """
     sql, converters = _prepared(model, columns, key)
-    with connection.cursor() as cursor:
-        cursor.execute(sql, [value])
-        found = cursor.fetchone()
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute(sql, [value])
+            found = cursor.fetchone()
+    except (DataError, ValueError):  # no row can have such a value
+        found = None
     if found is None:
         raise NotFound(f"{what} could not be found.")
     values = list(found)
@@ -119,8 +122,8 @@ def remove(rows: QuerySet[Any], what: str) -> None:
     try:
         with transaction.atomic():
             rows.delete()
-    except models.ProtectedError as error:
-        users = len(error.protected_objects)
+    except (models.ProtectedError, models.RestrictedError) as error:
+        users = len(getattr(error, "protected_objects", None) or getattr(error, "restricted_objects", ()))
         raise InUse(f"{what} is in use and cannot be deleted, {users} others depend on it") from None
 
 

@@ -205,7 +205,7 @@ class PortRow(models.Model):
     internal_info = models.JSONField(default=dict)
     local_link_connection = models.JSONField(default=dict)
     pxe_enabled = models.BooleanField(default=True)
-    portgroup = models.ForeignKey(PortgroupRow, models.PROTECT, null=True, related_name="ports")
+    portgroup = models.ForeignKey(PortgroupRow, models.RESTRICT, null=True, related_name="ports")
     physical_network = models.CharField(max_length=64, null=True)
     is_smartnic = models.BooleanField(default=False)
     description = models.CharField(max_length=255, null=True)

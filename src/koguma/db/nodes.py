@@ -12,12 +12,12 @@ from dataclasses import replace
 from typing import Any
 
 from django.db import IntegrityError, transaction
-from django.db.models import Q, QuerySet
+from django.db.models import ProtectedError, Q, QuerySet
 from django.utils import timezone
 
 from koguma.db import vlan_addresses
-from koguma.db.errors import AlreadyExists, NotFound, Stale
-from koguma.db.models import BootRow, FlavorRow, NodeRow, StepRow, WorkRow
+from koguma.db.errors import AlreadyExists, InUse, NotFound, Stale
+from koguma.db.models import AllocationRow, BootRow, FlavorRow, NodeRow, StepRow, WorkRow
 from koguma.db.rows import boot_of, node_columns, node_of, operation_columns, operation_of, step_of, with_all
 from koguma.db.sealing import seal
 from koguma.db.wake import wake
@@ -108,7 +108,11 @@ def delete(reference: str, version: int | None = None, *, force: bool = False) -
                 f"a node is forgotten in {allowed}, in maintenance or by force; it is {row.provision_state!r}"
                 f" (node {row.name})"
             )
-        row.delete()
+        AllocationRow.objects.filter(node=row).delete()
+        try:
+            row.delete()
+        except ProtectedError:
+            raise InUse(f"a node that others are part of cannot be forgotten (node {row.name})") from None
 
 
 def request_verb(

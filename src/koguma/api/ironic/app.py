@@ -75,6 +75,8 @@ def respond(request: Request) -> tuple[Response, dict[str, str]]:
 
 def _answered(request: Request, headers: dict[str, str]) -> Response:
     parts = [unquote(part) for part in request.path.split("/") if part]
+    if "\x00" in request.path + "".join(request.query.values()) or any("\x00" in part for part in parts):
+        raise Refused(400, "a path or an argument may not have a zero byte")
     request.minor = versions.negotiate(request)
     headers[versions.HEADER] = f"1.{request.minor}"
     headers["OpenStack-API-Version"] = f"baremetal 1.{request.minor}"

@@ -462,7 +462,7 @@ class Migration(migrations.Migration):
             model_name="portrow",
             name="portgroup",
             field=models.ForeignKey(
-                null=True, on_delete=django.db.models.deletion.PROTECT, related_name="ports", to="koguma.portgrouprow"
+                null=True, on_delete=django.db.models.deletion.RESTRICT, related_name="ports", to="koguma.portgrouprow"
             ),
         ),
         migrations.CreateModel(

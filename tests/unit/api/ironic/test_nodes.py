@@ -210,3 +210,31 @@ def test_a_machine_that_registered_is_a_node_like_any_other(ironic: Ironic) -> N
     assert (port["address"], port["node_uuid"]) == (factories.mac(1), node["uuid"])
     assert ironic("GET", "/v1/nodes/node-1/inventory").json["inventory"]["cpu"]["count"] == 2
     assert "secret-1" not in ironic("GET", "/v1/nodes/detail").content.decode()
+
+
+def test_what_no_database_can_hold_is_refused(ironic: Ironic) -> None:
+    ironic.node(name="n1")
+    assert ironic("GET", "/v1/nodes/n%001").status == 400
+    assert ironic("GET", "/v1/nodes?owner=%00").status == 400
+    assert patch(ironic, "n1", put("/extra/a", "\x00")).status == 400
+    assert patch(ironic, "n1", put("/owner", "\x00")).status == 400
+    assert ironic("POST", "/v1/nodes", {"driver": "fake-hardware", "properties": {"a": "\x00"}}).status == 400
+
+
+def test_a_node_takes_what_is_its_own_along_when_it_goes(ironic: Ironic) -> None:
+    uuid = ironic.node(name="n1")["uuid"]
+    group = ironic("POST", "/v1/portgroups", {"node_uuid": uuid}).json["uuid"]
+    ironic("POST", "/v1/ports", {"address": "52:54:00:00:00:01", "node_uuid": uuid, "portgroup_uuid": group})
+    ironic.node(name="child", parent_node=uuid)
+    assert ironic("DELETE", "/v1/nodes/n1").status == 409
+    assert ironic("DELETE", "/v1/nodes/child").status == 204
+    assert ironic("DELETE", "/v1/nodes/n1").status == 204
+    assert ironic("GET", "/v1/ports").json["ports"] == []
+
+
+def test_a_name_that_no_host_can_have_boots_under_one_it_can(ironic: Ironic) -> None:
+    from koguma.db.snapshots import render
+
+    ironic.node(name="Rack_7~A", uuid="5c9dcd04-2073-49bc-9618-99ae634d8971")
+    (node,) = render().nodes
+    assert (node.name, node.detail["hostname"]) == ("rack-7-a-5c9dcd04", "rack-7-a-5c9dcd04")
