@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 
+from django.conf import settings
 from django.db import InterfaceError, OperationalError, connection
 
 from koguma.api.errors import status_of
@@ -47,12 +48,27 @@ async def application(scope: Scope, receive: Receive, send: Send) -> None:
     else:
         loop = asyncio.get_running_loop()
         response, headers = await loop.run_in_executor(_threads, respond, request)
+    await answer(response, headers, send, empty=request.method == "HEAD")
+
+
+async def answer(response: Response, headers: dict[str, str], send: Send, *, empty: bool = False) -> None:
     content = response.content()
     kind = {"content-type": "application/json"} if content else {}
     fields = {**headers, **kind, **response.headers, "content-length": str(len(content))}
     raw = [(name.lower().encode("latin-1"), value.encode("latin-1", "replace")) for name, value in fields.items()]
     await send({"type": "http.response.start", "status": response.status, "headers": raw})
-    await send({"type": "http.response.body", "body": b"" if request.method == "HEAD" else content})
+    await send({"type": "http.response.body", "body": b"" if empty else content})
+
+
+async def refusal(scope: Scope) -> Response | None:
+    """Why a request to the native API may not be answered, in its own form; None when it may."""
+    if settings.KOGUMA_API_AUTH == "none":
+        return None
+    try:
+        await asyncio.get_running_loop().run_in_executor(_threads, check_access, _request(scope, b""))
+    except Refused as error:
+        return Response(error.status, {"error": str(error)}, {"WWW-Authenticate": 'Basic realm="Baremetal API"'})
+    return None
 
 
 def respond(request: Request) -> tuple[Response, dict[str, str]]:

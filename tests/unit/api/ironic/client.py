@@ -53,6 +53,7 @@ class Ironic:
             "raw_path": parts.path.encode(),
             "query_string": parts.query.encode(),
             "scheme": "http",
+            "client": ("192.0.2.1", 40000),
             "headers": [(b"host", b"api.test")] + [(name.encode(), text.encode()) for name, text in named.items()],
         }
         sent: list[Any] = []

@@ -56,3 +56,11 @@ def test_the_user_file_is_read_again_when_it_changes(ironic: Ironic, users: Path
 def test_a_user_file_that_is_missing_lets_nobody_in(ironic: Ironic, users: Path) -> None:
     users.unlink()
     assert ironic("GET", "/v1/nodes", **basic("operator", "right")).status == 500
+
+
+def test_the_native_api_asks_the_same_users(ironic: Ironic, users: Path) -> None:
+    assert ironic("GET", "/api/v1/nodes", **basic("operator", "right")).status == 200
+    answer = ironic("GET", "/api/v1/nodes")
+    assert (answer.status, answer.json) == (401, {"error": "Authorization required"})
+    assert ironic("GET", "/api/v1/health").status == 200
+    assert ironic("POST", "/boot/v1/reports", {}).json["error"].startswith("a boot service")
