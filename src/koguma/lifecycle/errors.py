@@ -16,6 +16,10 @@ class NodeBusy(VerbRefused):
     retry = True
 
 
+class NodeProtected(VerbRefused):
+    """Somebody protected the node's use."""
+
+
 class StepFailed(KogumaError):
     """A step cannot reach its outcome; `code` says why in one word."""
 

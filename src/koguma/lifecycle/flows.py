@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 from koguma.lifecycle import inspection, steps
 from koguma.lifecycle.asked import States, asked_steps_are_done
-from koguma.lifecycle.errors import NodeBusy, VerbRefused
+from koguma.lifecycle.errors import NodeBusy, NodeProtected, VerbRefused
 from koguma.lifecycle.fakes import fake_work_is_done
 from koguma.lifecycle.steps import Step
 from koguma.model.node import Node
@@ -225,7 +225,7 @@ DELETABLE = frozenset(
 def move_for(node: Node, verb: Verb, *, busy: bool) -> Move:
     """Raises VerbRefused with the verbs that are possible."""
     move = VERBS.get((node.provision_state, verb))
-    if busy and (move is None or node.provision_state not in INTERRUPTIBLE):
+    if busy and node.provision_state not in INTERRUPTIBLE:
         # A flow that waits may be replaced; anything else under way ends first.
         raise NodeBusy(f"a node does one thing at a time, {node.status or node.status_code.value} (node {node.name})")
     if move is None:
@@ -237,7 +237,7 @@ def move_for(node: Node, verb: Verb, *, busy: bool) -> Move:
     if node.maintenance and (move.flow is not None and verb not in _IN_MAINTENANCE):
         raise VerbRefused(f"a node in maintenance is left alone, {verb.value!r} was asked (node {node.name})")
     if node.protected and verb in (Verb.UNDEPLOY, Verb.REBUILD):
-        raise VerbRefused(f"a protected node keeps its use, {verb.value!r} was asked (node {node.name})")
+        raise NodeProtected(f"a protected node keeps its use, {verb.value!r} was asked (node {node.name})")
     if node.retired and verb is Verb.PROVIDE:
         raise VerbRefused(f"a retired node is not offered again, {verb.value!r} was asked (node {node.name})")
     for wanted, kind in ((Verb.INSPECT, "inspect"), (Verb.RESCUE, "rescue"), (Verb.UNRESCUE, "rescue")):

@@ -15,7 +15,7 @@ from koguma.api.ironic.nodes import NODES, node_row
 from koguma.db import nodes as store
 from koguma.db.models import DeployTemplateRow, NodeRow, RunbookRow
 from koguma.db.wake import wake
-from koguma.lifecycle.errors import NodeBusy, VerbRefused
+from koguma.lifecycle.errors import NodeBusy, NodeProtected, VerbRefused
 from koguma.model.names import shown
 from koguma.model.operation import AskedStep, Order
 from koguma.model.states import PowerAction, ProvisionState, Verb
@@ -259,6 +259,8 @@ def _ask(wish: Any) -> None:
         wish()
     except NodeBusy as error:
         raise Refused(409, str(error)) from None
+    except NodeProtected as error:
+        raise Refused(403, str(error)) from None
     except VerbRefused as error:
         raise Refused(400, str(error)) from None
 

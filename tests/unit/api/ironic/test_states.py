@@ -213,3 +213,10 @@ def test_a_node_in_maintenance_is_not_deployed(ironic: Ironic, worker: Worker) -
     go(ironic, worker, uuid, "provide")
     ironic("PUT", f"/v1/nodes/{uuid}/maintenance", {})
     assert ironic.provision(uuid, "active").status == 400
+
+
+def test_a_protected_node_keeps_its_use(ironic: Ironic, worker: Worker) -> None:
+    uuid = active(ironic, worker)
+    NodeRow.objects.update(protected=True)
+    assert ironic.provision(uuid, "deleted").status == ironic.provision(uuid, "rebuild").status == 403
+    assert ironic.state(uuid) == "active"
