@@ -122,9 +122,8 @@ def remove(rows: QuerySet[Any], what: str) -> None:
     try:
         with transaction.atomic():
             rows.delete()
-    except (models.ProtectedError, models.RestrictedError) as error:
-        users = len(getattr(error, "protected_objects", None) or getattr(error, "restricted_objects", ()))
-        raise InUse(f"{what} is in use and cannot be deleted, {users} others depend on it") from None
+    except (models.ProtectedError, models.RestrictedError):
+        raise InUse(f"{what} is in use and cannot be deleted: others depend on it") from None
 
 
 @contextmanager
