@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help packages lab lab-down test test-fast test-long check format lock bench bench-boot bench-images clean
+.PHONY: help packages lab lab-down test test-fast test-long test-openstacksdk check format lock bench bench-boot bench-images clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -41,6 +41,9 @@ test-fast: $(BIN)/koguma ## Run the tests that need neither root nor machines
 
 test-long: packages $(BIN)/koguma ## Node code alone, killed processes, NFS root (half an hour)
 	$(SUDO) $(BIN)/pytest -m long
+
+test-openstacksdk: $(BIN)/koguma ## The released openstacksdk's own bare-metal tests against a fresh server
+	$(BIN)/python tests/openstack/run_sdk.py --work build/openstacksdk
 
 check: $(BIN)/koguma ## ruff, mypy, import-linter: run all, then report
 	@failed=""; \

@@ -39,6 +39,16 @@ class Database(Section):
 class Api(Section):
     listen: HostPort = "127.0.0.1:6385"
     """Where the API is served."""
+    auth: Literal["none", "http_basic"] = "none"
+    """How clients of the Ironic API prove who they are."""
+    users: Path | None = None
+    """The user file of http_basic: `name:hash` lines as `htpasswd -B` writes them."""
+
+    @model_validator(mode="after")
+    def _http_basic_has_users(self) -> Self:
+        if self.auth == "http_basic" and self.users is None:
+            raise ValueError("auth http_basic needs a user file (users)")
+        return self
 
 
 class Boot(Section):

@@ -1,11 +1,33 @@
-"""The ASGI application: everything the server answers."""
+"""The ASGI application: everything the server answers. `/` and `/v1` are Ironic's API; everything else is Django's.
+
+Who may ask is the same for both APIs; a boot service has its own secret, and the Unix socket is its owner's.
+"""
 
 from __future__ import annotations
 
 import os
+from typing import Any
 
 from django.core.asgi import get_asgi_application
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "koguma.db.settings")
 
-application = get_asgi_application()
+_django = get_asgi_application()
+
+from koguma.api.ironic.app import answer, refusal  # noqa: E402 - tables need Django set up
+from koguma.api.ironic.app import application as _ironic  # noqa: E402
+
+HEALTH = "/api/v1/health"
+
+
+async def application(scope: Any, receive: Any, send: Any) -> None:
+    path = scope.get("path", "")
+    if scope["type"] == "http" and (path in ("", "/", "/v1") or path.startswith("/v1/")):
+        await _ironic(scope, receive, send)
+        return
+    guarded = path.startswith("/api/") and path != HEALTH and scope.get("client") is not None
+    refused = await refusal(scope) if guarded else None
+    if refused is not None:
+        await answer(refused, {}, send)
+    else:
+        await _django(scope, receive, send)

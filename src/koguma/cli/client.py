@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import urllib.error
 import urllib.request
 from typing import Annotated, Any
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, unquote, urlencode, urlsplit
 
 import typer
 
@@ -18,7 +19,11 @@ TIMEOUT_S = 30.0
 
 ApiOption = Annotated[
     str | None,
-    typer.Option("--api", envvar="KOGUMA_API", help="The API's URL; otherwise the one of the configuration."),
+    typer.Option(
+        "--api",
+        envvar="KOGUMA_API",
+        help="The API's URL, with name:password@ where it asks for one; otherwise the one of the configuration.",
+    ),
 ]
 
 
@@ -43,6 +48,7 @@ class Client:
         self.url = (url or _configured_url()).rstrip("/")
         if "://" not in self.url:
             self.url = f"http://{self.url}"
+        self.url, self._access = _without_account(self.url)
         # No proxy: the API is on this machine or on the management network.
         self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
@@ -83,7 +89,7 @@ class Client:
             url + (f"?{urlencode(words)}" if words else ""),
             method=method,
             data=None if body is None else json.dumps(body).encode(),
-            headers={"Content-Type": "application/json", "Accept": "application/json"},
+            headers={"Content-Type": "application/json", "Accept": "application/json", **self._access},
         )
         try:
             with self._opener.open(request, timeout=TIMEOUT_S) as response:
@@ -96,6 +102,16 @@ class Client:
             raise ApiAway(
                 f"the API does not answer at {self.url} ({reason}): start it with `koguma up`, or name it with --api"
             ) from None
+
+
+def _without_account(url: str) -> tuple[str, dict[str, str]]:
+    """The URL without the `name:password@` it may have, and the header that says the same."""
+    parts = urlsplit(url)
+    account, at, host = parts.netloc.rpartition("@")
+    if not at:
+        return url, {}
+    token = base64.b64encode(unquote(account).encode()).decode()
+    return parts._replace(netloc=host).geturl(), {"Authorization": f"Basic {token}"}
 
 
 def _reason(error: urllib.error.HTTPError) -> str:

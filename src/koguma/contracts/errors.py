@@ -33,6 +33,10 @@ class Superseded(KogumaError):
     """The operation was replaced by another while a step ran; the result of the step is void."""
 
 
+class NodeGone(KogumaError):
+    """The node was forgotten while a worker had it; nothing is left to do."""
+
+
 class ObjectBackendError(KogumaError):
     """A blob could not be read or written."""
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from koguma.contracts.errors import PowerError, PowerTimeout
 from koguma.model.states import PowerState
@@ -24,6 +24,10 @@ class Access:
     username: str = ""
     password: str = field(default="", repr=False)
     port: int | None = None
+    recorded: PowerState = PowerState.UNKNOWN
+    """What is on record of the power: machines that do not exist have no other memory."""
+    options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    """What else the node's `driver_info` says, secrets included."""
 
 
 class PowerDriver(Protocol):

@@ -28,7 +28,8 @@ from procrastinate.contrib.django import app
 from procrastinate.contrib.django.utils import connector_params
 
 from koguma.contracts.power import OpenPower
-from koguma.db import power_polls, reports
+from koguma.db import allocations, heartbeats, power_polls, reports
+from koguma.db.allocations import ALLOCATE_TASK
 from koguma.db.housekeeping import forget_old_history
 from koguma.db.lifecycle_store import PostgresStore, due_nodes
 from koguma.db.wake import ADVANCE_TASK, NODES_QUEUE, tell_workers
@@ -69,6 +70,12 @@ def advance(uuid: str) -> None:
 def poll_power(uuid: str) -> None:
     """Ask the node's BMC for the power state."""
     power_polls.poll(uuid, open_power())
+
+
+@app.task(name=ALLOCATE_TASK, queue=NODES_QUEUE)
+def allocate(uuid: str) -> None:
+    """Find a node for the allocation."""
+    allocations.allocate(uuid)
 
 
 def expire_boots() -> None:
@@ -125,6 +132,8 @@ def watch_due_nodes() -> None:
 PERIODIC: tuple[tuple[float, Callable[[], object]], ...] = (
     (WATCH_S, watch_due_nodes),
     (2.0, power_polls.queue_due),
+    (2.0, allocations.allocate_pending),
+    (heartbeats.INTERVAL_S, heartbeats.say_alive),
     (15.0, expire_boots),
     (3600.0, forget_old_history),
 )

@@ -8,6 +8,7 @@ operator replaced, cannot overwrite what came after.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -16,11 +17,11 @@ from typing import Any
 from django.db import connection, transaction
 from django.db.models import Case, F, Value, When
 
-from koguma.contracts.errors import Superseded
+from koguma.contracts.errors import NodeGone, Superseded
 from koguma.contracts.power import Access
 from koguma.db import vlan_addresses
 from koguma.db.addresses import ensure_boot_address
-from koguma.db.models import BootRow, NodeRow, PowerOnRow, StepRow, WorkRow
+from koguma.db.models import AllocationRow, BootRow, NodeRow, PowerOnRow, StepRow, WorkRow
 from koguma.db.rows import (
     boot_of,
     flavor_of,
@@ -37,7 +38,7 @@ from koguma.model.flavor import Flavor
 from koguma.model.layout import reason_not_fitting
 from koguma.model.node import Node
 from koguma.model.operation import Operation, StepRecord
-from koguma.model.states import StatusCode
+from koguma.model.states import PowerState, StatusCode
 
 NODE_LOCK = 0x4B6F6E64
 """The class of the advisory locks on nodes; their object is the node's row id."""
@@ -84,10 +85,16 @@ class PostgresClaim:
         self._id = node_id
 
     def node(self) -> Node:
-        return node_of(with_all(NodeRow.objects.filter(pk=self._id)).get())
+        row = with_all(NodeRow.objects.filter(pk=self._id)).first()
+        if row is None:
+            raise NodeGone("the node was forgotten")
+        return node_of(row)
 
     def operation(self) -> Operation | None:
-        return operation_of(WorkRow.objects.get(pk=self._id))
+        row = WorkRow.objects.filter(pk=self._id).first()
+        if row is None:
+            raise NodeGone("the node was forgotten")
+        return operation_of(row)
 
     def take_wake_up(self) -> None:
         WorkRow.objects.filter(pk=self._id, woken=True).update(woken=False)
@@ -106,7 +113,8 @@ class PostgresClaim:
     ) -> None:
         with transaction.atomic():
             # First the node, then its work: the order of everybody who locks both.
-            NodeRow.objects.select_for_update(no_key=True).only("pk").get(pk=self._id)
+            if not NodeRow.objects.select_for_update(no_key=True).only("pk").filter(pk=self._id).first():
+                raise NodeGone("the node was forgotten")
             work = WorkRow.objects.select_for_update(no_key=True).get(pk=self._id)
             if work.operation_id != expected:
                 raise Superseded(f"the operation {expected} was replaced by {work.operation_id}")
@@ -116,6 +124,8 @@ class PostgresClaim:
                 wake_at=Case(When(woken=True, then=F("wake_at")), default=Value(wake_at)),
             )
             if changes:
+                if "instance" in changes:
+                    AllocationRow.objects.filter(node=self._id).delete()
                 NodeRow.objects.filter(pk=self._id).update(**node_columns(changes))
             self._write_steps(steps)
 
@@ -166,11 +176,20 @@ class PostgresClaim:
 def access_of(row: NodeRow) -> Access | None:
     if not row.bmc_driver:
         return None
-    host, port = row.bmc_address, None
-    if host.count(":") == 1:
+    host, port = row.bmc_address or str(row.uuid), None
+    if "://" not in host and host.count(":") == 1:
         host, _, text = host.partition(":")
         port = int(text)
-    return Access(row.bmc_driver, host, row.bmc_username, unseal(row.bmc_password), port)
+    secrets = json.loads(unseal(row.driver_secrets)) if row.driver_secrets else {}
+    return Access(
+        row.bmc_driver,
+        host,
+        row.bmc_username,
+        unseal(row.bmc_password),
+        port,
+        PowerState(row.power_state),
+        {**row.driver_info, **secrets},
+    )
 
 
 def _lock(function: str, node_id: int) -> bool:

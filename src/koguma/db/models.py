@@ -6,9 +6,44 @@ whoever makes it: it is the ETag of the API, and the sum of all versions tells w
 
 from __future__ import annotations
 
+from django.contrib.postgres.functions import RandomUUID
 from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Now
+
+from koguma.db.tables import (
+    AllocationRow,
+    ChassisRow,
+    DeployTemplateRow,
+    InspectionRuleRow,
+    PortgroupRow,
+    RunbookRow,
+    VolumeConnectorRow,
+    VolumeTargetRow,
+    WorkerRow,
+)
+
+__all__ = [
+    "AddressRow",
+    "AllocationRow",
+    "BootRow",
+    "ChassisRow",
+    "DeployTemplateRow",
+    "FlavorRow",
+    "InspectionRuleRow",
+    "NetworkRow",
+    "NodeRow",
+    "PortRow",
+    "PortgroupRow",
+    "PowerOnRow",
+    "PulseRow",
+    "RunbookRow",
+    "StepRow",
+    "VolumeConnectorRow",
+    "VolumeTargetRow",
+    "WorkRow",
+    "WorkerRow",
+]
 
 
 class FlavorRow(models.Model):
@@ -55,7 +90,7 @@ class NodeRow(models.Model):
     """One machine, as operators see it."""
 
     uuid = models.UUIDField(unique=True)
-    name = models.CharField(max_length=64, unique=True)
+    name = models.CharField(max_length=255, unique=True)
     serial = models.CharField(max_length=128, default="", blank=True)
     manufacturer = models.CharField(max_length=200, default="", blank=True)
     product = models.CharField(max_length=200, default="", blank=True)
@@ -77,7 +112,7 @@ class NodeRow(models.Model):
     once_label = models.CharField(max_length=200, null=True)
     kexec = models.BooleanField(default=True)
     bmc_driver = models.CharField(max_length=32, default="", blank=True)
-    bmc_address = models.CharField(max_length=64, default="", blank=True)
+    bmc_address = models.CharField(max_length=255, default="", blank=True)
     bmc_mac = models.CharField(max_length=17, null=True)
     bmc_username = models.CharField(max_length=64, default="", blank=True)
     bmc_password = models.TextField(default="", blank=True)  # sealed
@@ -92,6 +127,47 @@ class NodeRow(models.Model):
     created_at = models.DateTimeField(db_default=Now())
     updated_at = models.DateTimeField(db_default=Now())
     version = models.BigIntegerField(default=1)
+    driver_info = models.JSONField(default=dict)  # without secrets
+    driver_secrets = models.TextField(default="", blank=True)  # sealed JSON
+    driver_internal_info = models.JSONField(default=dict)
+    interfaces = models.JSONField(default=dict)  # those chosen, by kind
+    properties = models.JSONField(default=dict)
+    extra = models.JSONField(default=dict)
+    instance_info = models.JSONField(default=dict)
+    instance_uuid = models.UUIDField(null=True, unique=True)
+    instance_name = models.CharField(max_length=255, null=True)
+    resource_class = models.CharField(max_length=80, null=True, db_index=True)
+    traits = models.JSONField(default=list)
+    chassis = models.ForeignKey(ChassisRow, models.PROTECT, null=True, related_name="nodes")
+    parent = models.ForeignKey("self", models.PROTECT, null=True, related_name="children")
+    conductor_group = models.CharField(max_length=255, default="", blank=True)
+    owner = models.CharField(max_length=255, null=True)
+    lessee = models.CharField(max_length=255, null=True)
+    shard = models.CharField(max_length=255, null=True)
+    description = models.TextField(null=True)
+    protected = models.BooleanField(default=False)
+    protected_reason = models.TextField(null=True)
+    retired = models.BooleanField(default=False)
+    retired_reason = models.TextField(null=True)
+    automated_clean = models.BooleanField(null=True)
+    disable_power_off = models.BooleanField(default=False)
+    console_enabled = models.BooleanField(default=False)
+    fault = models.CharField(max_length=255, null=True)
+    boot_mode = models.CharField(max_length=16, null=True)
+    secure_boot = models.BooleanField(null=True)
+    boot_device = models.JSONField(default=dict)
+    network_data = models.JSONField(default=dict)
+    raid_config = models.JSONField(default=dict)
+    target_raid_config = models.JSONField(default=dict)
+    bios_settings = models.JSONField(default=list)
+    firmware_components = models.JSONField(default=list)
+    vifs = models.JSONField(default=list)
+    virtual_media = models.JSONField(default=list)
+    asked_step = models.JSONField(default=dict)  # the step somebody asked for that runs now
+    inspection_data = models.JSONField(null=True)
+    inspection_started_at = models.DateTimeField(null=True)
+    inspection_finished_at = models.DateTimeField(null=True)
+    provision_updated_at = models.DateTimeField(null=True)
 
     class Meta:
         db_table = "koguma_node"
@@ -112,7 +188,7 @@ class PulseRow(models.Model):
 
 
 class PortRow(models.Model):
-    """A NIC."""
+    """A NIC. `name` is the machine's own for it, `alias` the site's, which no two ports share."""
 
     node = models.ForeignKey(NodeRow, models.CASCADE, related_name="ports")
     mac = models.CharField(max_length=17, unique=True)
@@ -123,6 +199,21 @@ class PortRow(models.Model):
     speed_mbps = models.IntegerField(null=True)
     lldp = models.JSONField(null=True)
     version = models.BigIntegerField(default=1)
+    uuid = models.UUIDField(unique=True, db_default=RandomUUID())
+    alias = models.CharField(max_length=255, null=True, unique=True)
+    extra = models.JSONField(default=dict)
+    internal_info = models.JSONField(default=dict)
+    local_link_connection = models.JSONField(default=dict)
+    pxe_enabled = models.BooleanField(default=True)
+    portgroup = models.ForeignKey(PortgroupRow, models.RESTRICT, null=True, related_name="ports")
+    physical_network = models.CharField(max_length=64, null=True)
+    is_smartnic = models.BooleanField(default=False)
+    description = models.CharField(max_length=255, null=True)
+    vendor = models.CharField(max_length=32, null=True)
+    category = models.CharField(max_length=80, null=True)
+    available_for_dynamic_portgroup = models.BooleanField(default=True)
+    created_at = models.DateTimeField(db_default=Now())
+    updated_at = models.DateTimeField(null=True)
 
     class Meta:
         db_table = "koguma_port"

@@ -12,22 +12,23 @@ from dataclasses import replace
 from typing import Any
 
 from django.db import IntegrityError, transaction
-from django.db.models import Q, QuerySet
+from django.db.models import ProtectedError, Q, QuerySet
 from django.utils import timezone
 
 from koguma.db import vlan_addresses
-from koguma.db.errors import AlreadyExists, NotFound, Stale
-from koguma.db.models import BootRow, FlavorRow, NodeRow, StepRow, WorkRow
+from koguma.db.errors import AlreadyExists, InUse, NotFound, Stale
+from koguma.db.models import AllocationRow, BootRow, FlavorRow, NodeRow, StepRow, WorkRow
 from koguma.db.rows import boot_of, node_columns, node_of, operation_columns, operation_of, step_of, with_all
 from koguma.db.sealing import seal
 from koguma.db.wake import wake
+from koguma.lifecycle.asked import HELD
 from koguma.lifecycle.errors import VerbRefused
-from koguma.lifecycle.executor import begin
-from koguma.lifecycle.flows import DELETABLE, FLOWS, move_for, power_flow_for
+from koguma.lifecycle.executor import NO_ORDER, begin
+from koguma.lifecycle.flows import BY_STEPS, DELETABLE, FLOWS, move_for, power_flow_for
 from koguma.model import names
 from koguma.model.boot_record import BootRecord
 from koguma.model.node import Node
-from koguma.model.operation import StepRecord
+from koguma.model.operation import Order, StepRecord
 from koguma.model.states import PowerAction, ProvisionState, StatusCode, Verb
 
 PATCHABLE = frozenset(
@@ -107,18 +108,36 @@ def delete(reference: str, version: int | None = None, *, force: bool = False) -
                 f"a node is forgotten in {allowed}, in maintenance or by force; it is {row.provision_state!r}"
                 f" (node {row.name})"
             )
-        row.delete()
+        AllocationRow.objects.filter(node=row).delete()
+        try:
+            row.delete()
+        except ProtectedError:
+            raise InUse(f"a node that others are part of cannot be forgotten (node {row.name})") from None
 
 
-def request_verb(reference: str, verb: Verb, version: int | None = None) -> Node:
-    """Start what the verb asks for; a worker goes on. Raises VerbRefused."""
+def request_verb(
+    reference: str,
+    verb: Verb,
+    version: int | None = None,
+    order: Order = NO_ORDER,
+    columns: Mapping[str, Any] | None = None,
+) -> Node:
+    """Start what the verb asks for; a worker goes on. `columns` are changed with it. Raises VerbRefused."""
     with transaction.atomic():
         row = _locked(reference, version)
         node, work = node_of(row), WorkRow.objects.select_for_update(no_key=True).get(pk=row.pk)
         move = move_for(node, verb, busy=operation_of(work) is not None)
+        if verb in (Verb.CLEAN, Verb.SERVICE) and not order.steps:
+            raise VerbRefused(f"{verb.value!r} needs the steps to run, none was given (node {node.name})")
+        if columns:
+            NodeRow.objects.filter(pk=row.pk).update(**columns)
+        if move.resumes:
+            _resume(row, work, move.state or node.provision_state)
+            return find(node.uuid)
         _close_steps(row, work, f"replaced by {verb.value}")
         if move.flow is not None:
-            _start(row, work, replace(node, goal=None), move.flow, {"goal": None})
+            flow = BY_STEPS.get(move.flow, move.flow) if order.steps else move.flow
+            _start(row, work, replace(node, goal=None), flow, {"goal": None, "last_error": None}, order)
         else:
             state = move.state or node.provision_state
             code = StatusCode.ABORTED if verb is Verb.ABORT else StatusCode.READY
@@ -128,6 +147,7 @@ def request_verb(reference: str, verb: Verb, version: int | None = None) -> Node
                 "goal": None,
                 "status_code": code,
                 "status": "aborted by an operator" if verb is Verb.ABORT else "",
+                "asked_step": None,
             }
             if verb is Verb.ABORT:
                 changes["last_error"] = "aborted by an operator"
@@ -167,8 +187,16 @@ def set_boot_label(reference: str, label: str | None, *, once: bool, reboot: boo
     return find(str(row.uuid))
 
 
-def _start(row: NodeRow, work: WorkRow, node: Node, flow: str, more: Mapping[str, Any]) -> None:
-    operation, changes = begin(node, FLOWS[flow], timezone.now())
+def _resume(row: NodeRow, work: WorkRow, state: ProvisionState) -> None:
+    NodeRow.objects.filter(pk=row.pk).update(provision_state=state.value)
+    WorkRow.objects.filter(pk=work.pk).update(data={**work.data, HELD: False})
+    wake(row.pk, str(row.uuid))
+
+
+def _start(
+    row: NodeRow, work: WorkRow, node: Node, flow: str, more: Mapping[str, Any], order: Order = NO_ORDER
+) -> None:
+    operation, changes = begin(node, FLOWS[flow], timezone.now(), order)
     NodeRow.objects.filter(pk=row.pk).update(**node_columns({**changes, **more}))
     WorkRow.objects.filter(pk=work.pk).update(**operation_columns(operation))
     wake(row.pk, node.uuid)

@@ -14,6 +14,7 @@ from koguma.contracts.errors import PowerError
 from koguma.contracts.power import OpenPower
 from koguma.db.lifecycle_store import access_of
 from koguma.db.models import NodeRow, WorkRow
+from koguma.model.hardware import FAKE_HARDWARE
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +32,8 @@ def queue_due() -> None:
         (nodes,) = cursor.fetchone()
     interval_s = max(INTERVAL_S, nodes / POLLS_PER_S_MAX)
     # Nodes with an operation are asked by their steps.
-    idle = WorkRow.objects.filter(operation_id=None).exclude(node__bmc_driver="")
+    # What exists on record only has nothing to tell.
+    idle = WorkRow.objects.filter(operation_id=None).exclude(node__bmc_driver__in=("", FAKE_HARDWARE))
     due = idle.filter(power_poll_at__lte=now) | idle.filter(power_poll_at=None)
     for row in due.select_related("node").order_by("power_poll_at")[:BATCH]:
         spread = random.uniform(0.7, 1.3)  # noqa: S311 - spreads load, hides nothing

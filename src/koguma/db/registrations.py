@@ -18,7 +18,7 @@ from django.utils import timezone
 from koguma.db import host_keys, vlan_addresses
 from koguma.db.addresses import ensure_boot_address
 from koguma.db.errors import AlreadyExists, NoFreeAddress, NoNetwork, NotFound
-from koguma.db.models import FlavorRow, NodeRow, PortRow, PulseRow, WorkRow
+from koguma.db.models import FlavorRow, NodeRow, PortRow
 from koguma.db.rows import node_of, with_all
 from koguma.db.sealing import seal, unseal
 from koguma.db.wake import wake
@@ -68,9 +68,17 @@ def add_node(uuid: str, name: str, **columns: object) -> NodeRow:
     node = NodeRow.objects.create(
         uuid=uuid, name=name, ssh_host_key=seal(private), ssh_host_public_key=public, **columns
     )
-    WorkRow.objects.create(node=node)
-    PulseRow.objects.create(node=node)
+    with connection.cursor() as cursor:
+        cursor.execute(_PLACES, [node.pk, node.pk])
     return node
+
+
+_PLACES = """
+WITH work AS (
+    INSERT INTO koguma_work (node_id, woken, flow, step, tries, attempt, data) VALUES (%s, false, '', '', 0, 1, '{}')
+)
+INSERT INTO koguma_pulse (node_id) VALUES (%s)
+"""
 
 
 def _known_node(registration: Registration) -> NodeRow | None:

@@ -70,6 +70,15 @@ def node_of(row: NodeRow) -> Node:
         created_at=row.created_at,
         updated_at=row.updated_at,
         version=row.version,
+        interfaces=row.interfaces,
+        driver_info=row.driver_info,
+        resource_class=row.resource_class,
+        traits=tuple(row.traits),
+        instance_uuid=str(row.instance_uuid) if row.instance_uuid else None,
+        protected=row.protected,
+        retired=row.retired,
+        automated_clean=row.automated_clean,
+        disable_power_off=row.disable_power_off,
     )
 
 
@@ -183,6 +192,10 @@ def node_columns(changes: Mapping[str, Any]) -> dict[str, Any]:
                 installed_commit=value.commit if value else None,
                 installed_at=value.at if value else None,
             )
+        elif field == "instance":
+            columns.update(instance_uuid=None, instance_name=None, instance_info={})
+        elif field == "asked_step":
+            columns["asked_step"] = value or {}
         elif field in _LIFECYCLE_FIELDS:
             columns[field] = getattr(value, "value", value)
         else:
@@ -201,6 +214,8 @@ _LIFECYCLE_FIELDS = frozenset(
         "status",
         "last_error",
         "label",
+        "inspection_started_at",
+        "inspection_finished_at",
     }
 )
 

@@ -19,6 +19,7 @@ from koguma.db.links import links_of
 from koguma.db.models import FlavorRow, NetworkRow, NodeRow
 from koguma.db.rows import flavor_of, network_of, node_of, with_all
 from koguma.db.sealing import unseal
+from koguma.model import names
 from koguma.model.flavor import Flavor
 from koguma.model.layout import Layout, reason_not_fitting
 from koguma.model.network import Network
@@ -106,7 +107,7 @@ def _node(
     mode, reason = mode_of(node, flavor)
     return SnapshotNode(
         uuid=node.uuid,
-        name=node.name,
+        name=names.as_host_name(node.name, node.uuid),
         serial=node.serial,
         provision_state=node.provision_state.value,
         flavor=node.flavor or "",
@@ -147,7 +148,7 @@ def _detail(
     return {
         "node": node.name,
         "uuid": node.uuid,
-        "hostname": node.name.partition(".")[0],
+        "hostname": names.as_host_name(node.name, node.uuid).partition(".")[0],
         "domain": _domain(boot_network),
         "flavor": node.flavor or "",
         **links_of(node, _fitting_layout(node, flavor), networks),

@@ -10,6 +10,16 @@ class VerbRefused(KogumaError):
     """The verb is not possible in the node's present state."""
 
 
+class NodeBusy(VerbRefused):
+    """Something else is under way; the same wish may be granted when it has ended."""
+
+    retry = True
+
+
+class NodeProtected(VerbRefused):
+    """Somebody protected the node's use."""
+
+
 class StepFailed(KogumaError):
     """A step cannot reach its outcome; `code` says why in one word."""
 

@@ -5,6 +5,7 @@ over from any other at any moment: a step that was recorded as running and has n
 
     claim the node -> (no operation: take the next verb towards its goal) -> record the step -> run it
       Done  -> record it and the next one, go on
+      Again -> record what it has done so far, go on with it
       Wait  -> record why and when to look again, leave
       Back  -> record the reason, go to the earlier step
       error -> try again later if it is worth it, else record the failure state
@@ -19,21 +20,23 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
-from koguma.contracts.errors import PowerRefused, PowerTimeout, PowerUnreachable, Superseded
+from koguma.contracts.errors import NodeGone, PowerRefused, PowerTimeout, PowerUnreachable, Superseded
 from koguma.contracts.power import OpenPower
 from koguma.contracts.store import Claim, LifecycleStore
 from koguma.errors import KogumaError
+from koguma.lifecycle.asked import ASKED
 from koguma.lifecycle.errors import StepFailed
 from koguma.lifecycle.flows import FAILURES, FLOWS, VERBS, WAY_TO_ACTIVE, Flow, rest_code
 from koguma.lifecycle.policy import Policy
-from koguma.lifecycle.steps import Back, Context, Done, Result, Step, Wait, reason_not_bootable
+from koguma.lifecycle.steps import Again, Back, Context, Done, Result, Step, Wait, reason_not_bootable
 from koguma.model.node import Node
-from koguma.model.operation import Operation, StepRecord
+from koguma.model.operation import Operation, Order, StepRecord
 from koguma.model.states import ProvisionState, StatusCode, Verb
 
 log = logging.getLogger(__name__)
 
 FLAVOR_POLL_S = 30.0
+NO_ORDER = Order()
 
 
 class Executor:
@@ -68,6 +71,8 @@ class Executor:
                 except Superseded:
                     log.info("an operation was replaced while a step ran", extra={"node": uuid})
                     continue
+                except NodeGone:
+                    return
                 if not going_on and not claim.woken():
                     return
 
@@ -86,7 +91,7 @@ class Executor:
             result = step.run(context)
         except StepFailed as error:
             return self._fail(claim, node, operation, step, error.code, str(error), context.changes)
-        except Superseded:
+        except (Superseded, NodeGone):
             raise
         except Exception as error:
             return self._tried(claim, node, operation, step, error, context)
@@ -125,20 +130,24 @@ class Executor:
         now = self._clock()
         if isinstance(result, Wait):
             return self._wait(claim, node, operation, step, result, context)
+        if isinstance(result, Again):
+            again = replace(operation, data=context.data)
+            claim.write(expected=operation.id, operation=again, changes=context.changes, wake_at=now)
+            return True
         if isinstance(result, Back):
             following: Step | None = flow.step(result.step)
             ended = _step_record(operation, step, now, outcome="failed", reason=result.reason)
-            data: dict[str, Any] = {}
+            data = {key: value for key, value in operation.data.items() if key == ASKED}
             attempt = operation.attempt + 1
             context.changes["last_error"] = result.reason
             log.warning("powering on again", extra={"node": node.name, "attempt": attempt, "reason": result.reason})
         else:
-            following = flow.after(step)
+            following = flow.after(step, node)
             ended = _step_record(operation, step, now, outcome="done")
             data, attempt = context.data, operation.attempt
         if following is None:
             self._finish(claim, node, operation, flow, ended, context.changes)
-            return True
+            return node.goal is not None
         moved = replace(operation, step=following.name, step_started_at=now, tries=0, attempt=attempt, data=data)
         claim.write(
             expected=operation.id,
@@ -159,8 +168,13 @@ class Executor:
         claim.write(
             expected=operation.id,
             operation=replace(operation, data=context.data),
-            changes={**context.changes, "status_code": wait.code, "status": wait.message},
-            wake_at=now + timedelta(seconds=wait.poll_s),
+            changes={
+                **context.changes,
+                **({"provision_state": wait.state} if wait.state else {}),
+                "status_code": wait.code,
+                "status": wait.message,
+            },
+            wake_at=None if wait.poll_s is None else now + timedelta(seconds=wait.poll_s),
         )
         return False
 
@@ -221,6 +235,7 @@ class Executor:
                 "status_code": code,
                 "status": f"{step.name}: {reason}",
                 "last_error": f"{step.name}: {reason}",
+                "asked_step": None,
             },
             steps=[_step_record(operation, step, now, outcome="failed", reason=reason)],
             wake_at=now + timedelta(seconds=self._policy.goal_retry_s) if goal else None,
@@ -231,7 +246,7 @@ class Executor:
         self, claim: Claim, node: Node, operation: Operation, flow: Flow, ended: StepRecord, changes: dict[str, Any]
     ) -> None:
         now = self._clock()
-        state = flow.success or node.provision_state
+        state = flow.end(node) or node.provision_state
         if flow.success:
             changes = {"last_error": None, **changes}
         log.info("an operation is done", extra={"node": node.name, "flow": flow.name, "state": state.value})
@@ -240,6 +255,7 @@ class Executor:
             operation=None,
             changes={
                 **changes,
+                **({"asked_step": None} if ASKED in operation.data else {}),
                 "provision_state": state,
                 "target_provision_state": None,
                 "target_power_state": None,
@@ -273,13 +289,19 @@ class Executor:
         return True
 
 
-def begin(node: Node, flow: Flow, now: datetime) -> tuple[Operation, dict[str, Any]]:
+def begin(node: Node, flow: Flow, now: datetime, order: Order = NO_ORDER) -> tuple[Operation, dict[str, Any]]:
     """A flow's first operation and what it changes of the node. Pure but for the new id."""
-    first = flow.steps[0]
-    operation = Operation(id=uuid4().hex, flow=flow.name, step=first.name, started_at=now)
+    first = flow.first(node)
+    operation = Operation(
+        id=uuid4().hex,
+        flow=flow.name,
+        step=first.name,
+        started_at=now,
+        data={ASKED: [dict(vars(step)) for step in order.steps]} if order.steps else {},
+    )
     return operation, {
         **_entering(node, first),
-        "target_provision_state": flow.success,
+        "target_provision_state": flow.end(node),
         "target_power_state": flow.target_power,
     }
 

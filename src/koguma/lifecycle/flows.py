@@ -3,9 +3,12 @@
     enroll -manage-> verifying -> manageable -provide-> cleaning -> available
     available -deploy-> deploying -> wait call-back -> deploying -> active
     active, deploy failed -rebuild-> deploying …
-    active, wait call-back, deploy failed, error -undeploy-> deleting -> cleaning -> available
-    wait call-back -abort-> deploy failed
-    available, clean failed -manage-> manageable
+    active, wait call-back, deploy failed, error, rescue … -undeploy-> deleting -> cleaning -> available
+    manageable -inspect-> inspecting -> inspect wait -> manageable
+    manageable -clean-> cleaning -> manageable            manageable -adopt-> adopting -> active
+    active -service-> servicing -> active                 active -rescue-> rescuing -> rescue -unrescue-> active
+    every … wait and … hold -abort-> its failed state     every … hold -unhold-> its … wait
+    available and every failed state before a use -manage-> manageable
 
 A flow is a list of steps (`lifecycle.steps`), each named as its outcome and run in a provision state; a step without a
 state leaves the node in the one it has. To add a state's work, add a flow and the verbs that lead to it.
@@ -16,8 +19,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from koguma.lifecycle import steps
-from koguma.lifecycle.errors import VerbRefused
+from koguma.lifecycle import inspection, steps
+from koguma.lifecycle.asked import States, asked_steps_are_done
+from koguma.lifecycle.errors import NodeBusy, NodeProtected, VerbRefused
+from koguma.lifecycle.fakes import fake_work_is_done
 from koguma.lifecycle.steps import Step
 from koguma.model.node import Node
 from koguma.model.states import PowerAction, PowerState, ProvisionState, StatusCode, Verb
@@ -37,18 +42,36 @@ class Flow:
     def step(self, name: str) -> Step:
         return next(step for step in self.steps if step.name == name)
 
-    def after(self, step: Step) -> Step | None:
+    def first(self, node: Node) -> Step:
+        return next(step for step in self.steps if step.applies(node))
+
+    def after(self, step: Step, node: Node) -> Step | None:
         index = self.steps.index(step) + 1
-        return self.steps[index] if index < len(self.steps) else None
+        return next((step for step in self.steps[index:] if step.applies(node)), None)
+
+    def end(self, node: Node) -> ProvisionState | None:
+        """The state at the end; a retired node is not offered again."""
+        return S.MANAGEABLE if node.retired and self.success is S.AVAILABLE else self.success
 
 
 @dataclass(frozen=True)
 class Move:
-    """What a verb does in a state: starts a flow, or changes the state at once."""
+    """What a verb does in a state: starts a flow, changes the state at once, or lets the flow under way go on."""
 
     flow: str | None = None
     state: ProvisionState | None = None
+    resumes: bool = False
 
+
+_DEPLOYMENT = (
+    steps.node_is_bootable(S.DEPLOYING),
+    steps.addresses_are_given(S.DEPLOYING),
+    steps.machine_is_off(S.DEPLOYING),
+    steps.machine_is_on(S.DEPLOYING),
+    steps.machine_has_installed(S.WAIT_CALL_BACK),
+    fake_work_is_done("deploy", "deploy", S.DEPLOYING, S.WAIT_CALL_BACK),
+    steps.node_is_handed_over(S.DEPLOYING),
+)
 
 FLOWS: Mapping[str, Flow] = {
     flow.name: flow
@@ -56,26 +79,46 @@ FLOWS: Mapping[str, Flow] = {
         Flow("verify", (steps.bmc_answers(S.VERIFYING),), S.MANAGEABLE),
         Flow("clean", (steps.machine_is_off(S.CLEANING), steps.last_use_is_forgotten(S.CLEANING)), S.AVAILABLE),
         Flow(
-            "deploy",
+            "clean by steps",
+            (asked_steps_are_done(States(S.CLEANING, S.CLEAN_WAIT, S.CLEAN_HOLD), "clean"),),
+            S.MANAGEABLE,
+        ),
+        Flow(
+            "inspect",
             (
-                steps.node_is_bootable(S.DEPLOYING),
-                steps.addresses_are_given(S.DEPLOYING),
-                steps.machine_is_off(S.DEPLOYING),
-                steps.machine_is_on(S.DEPLOYING),
-                steps.machine_has_installed(S.WAIT_CALL_BACK),
-                steps.node_is_handed_over(S.DEPLOYING),
+                inspection.inspection_has_begun(S.INSPECTING),
+                fake_work_is_done("inspect", "inspect", S.INSPECTING, S.INSPECT_WAIT),
+                steps.machine_is_off(S.INSPECTING),
+                steps.machine_is_on(S.INSPECTING),
+                inspection.machine_has_registered(S.INSPECT_WAIT),
+                inspection.inspection_has_ended(S.INSPECTING),
             ),
+            S.MANAGEABLE,
+        ),
+        Flow("adopt", (steps.bmc_answers(S.ADOPTING),), S.ACTIVE),
+        Flow("deploy", _DEPLOYMENT, S.ACTIVE),
+        Flow(
+            "deploy by steps",
+            (asked_steps_are_done(States(S.DEPLOYING, S.WAIT_CALL_BACK, S.DEPLOY_HOLD), "deploy"), *_DEPLOYMENT),
             S.ACTIVE,
         ),
         Flow(
             "undeploy",
             (
+                fake_work_is_done("clean", "deploy", S.DELETING),
                 steps.os_is_shut_down(S.DELETING),
                 steps.machine_is_off(S.DELETING),
                 steps.last_use_is_forgotten(S.CLEANING),
             ),
             S.AVAILABLE,
         ),
+        Flow(
+            "service",
+            (asked_steps_are_done(States(S.SERVICING, S.SERVICE_WAIT, S.SERVICE_HOLD), "service"),),
+            S.ACTIVE,
+        ),
+        Flow("rescue", (fake_work_is_done("rescue", "rescue", S.RESCUING, S.RESCUE_WAIT),), S.RESCUE),
+        Flow("unrescue", (fake_work_is_done("rescue", "rescue", S.UNRESCUING),), S.ACTIVE),
         Flow(PowerAction.ON.value, (steps.machine_is_on(None),), target_power=PowerState.ON),
         Flow(PowerAction.OFF.value, (steps.machine_is_off(None),), target_power=PowerState.OFF),
         Flow(
@@ -96,31 +139,73 @@ FLOWS: Mapping[str, Flow] = {
 
 VERBS: Mapping[tuple[ProvisionState, Verb], Move] = {
     (S.ENROLL, Verb.MANAGE): Move(flow="verify"),
-    (S.MANAGEABLE, Verb.PROVIDE): Move(flow="clean"),
     (S.AVAILABLE, Verb.MANAGE): Move(state=S.MANAGEABLE),
     (S.CLEAN_FAILED, Verb.MANAGE): Move(state=S.MANAGEABLE),
     (S.INSPECT_FAILED, Verb.MANAGE): Move(state=S.MANAGEABLE),
     (S.ADOPT_FAILED, Verb.MANAGE): Move(state=S.MANAGEABLE),
+    (S.MANAGEABLE, Verb.PROVIDE): Move(flow="clean"),
+    (S.MANAGEABLE, Verb.CLEAN): Move(flow="clean by steps"),
+    (S.MANAGEABLE, Verb.INSPECT): Move(flow="inspect"),
+    (S.INSPECT_FAILED, Verb.INSPECT): Move(flow="inspect"),
+    (S.MANAGEABLE, Verb.ADOPT): Move(flow="adopt"),
+    (S.ADOPT_FAILED, Verb.ADOPT): Move(flow="adopt"),
     (S.AVAILABLE, Verb.DEPLOY): Move(flow="deploy"),
     (S.DEPLOY_FAILED, Verb.DEPLOY): Move(flow="deploy"),
     (S.ACTIVE, Verb.REBUILD): Move(flow="deploy"),
     (S.DEPLOY_FAILED, Verb.REBUILD): Move(flow="deploy"),
     (S.ERROR, Verb.REBUILD): Move(flow="deploy"),
-    (S.ACTIVE, Verb.UNDEPLOY): Move(flow="undeploy"),
-    (S.WAIT_CALL_BACK, Verb.UNDEPLOY): Move(flow="undeploy"),
-    (S.DEPLOY_FAILED, Verb.UNDEPLOY): Move(flow="undeploy"),
-    (S.ERROR, Verb.UNDEPLOY): Move(flow="undeploy"),
+    (S.SERVICE_HOLD, Verb.SERVICE): Move(flow="service"),
+    (S.SERVICE_FAILED, Verb.SERVICE): Move(flow="service"),
+    (S.ACTIVE, Verb.SERVICE): Move(flow="service"),
+    **{
+        (state, Verb.RESCUE): Move(flow="rescue")
+        for state in (S.ACTIVE, S.RESCUE, S.RESCUE_FAILED, S.UNRESCUE_FAILED, S.SERVICE_FAILED)
+    },
+    **{(state, Verb.UNRESCUE): Move(flow="unrescue") for state in (S.RESCUE, S.RESCUE_FAILED, S.UNRESCUE_FAILED)},
+    **{
+        (state, Verb.UNDEPLOY): Move(flow="undeploy")
+        for state in (
+            S.ACTIVE, S.WAIT_CALL_BACK, S.DEPLOY_FAILED, S.ERROR, S.RESCUE, S.RESCUE_WAIT, S.RESCUE_FAILED,
+            S.UNRESCUE_FAILED, S.SERVICE_WAIT, S.SERVICE_FAILED,
+        )
+    },
     (S.WAIT_CALL_BACK, Verb.ABORT): Move(state=S.DEPLOY_FAILED),
+    (S.DEPLOY_HOLD, Verb.ABORT): Move(state=S.DEPLOY_FAILED),
     (S.CLEAN_WAIT, Verb.ABORT): Move(state=S.CLEAN_FAILED),
+    (S.CLEAN_HOLD, Verb.ABORT): Move(state=S.CLEAN_FAILED),
     (S.INSPECT_WAIT, Verb.ABORT): Move(state=S.INSPECT_FAILED),
-}
+    (S.RESCUE_WAIT, Verb.ABORT): Move(state=S.RESCUE_FAILED),
+    (S.SERVICE_WAIT, Verb.ABORT): Move(state=S.SERVICE_FAILED),
+    (S.SERVICE_HOLD, Verb.ABORT): Move(state=S.SERVICE_FAILED),
+    (S.SERVICE_FAILED, Verb.ABORT): Move(state=S.ACTIVE),
+    (S.DEPLOY_HOLD, Verb.UNHOLD): Move(state=S.WAIT_CALL_BACK, resumes=True),
+    (S.CLEAN_HOLD, Verb.UNHOLD): Move(state=S.CLEAN_WAIT, resumes=True),
+    (S.SERVICE_HOLD, Verb.UNHOLD): Move(state=S.SERVICE_WAIT, resumes=True),
+}  # fmt: skip
+
+BY_STEPS: Mapping[str, str] = {"deploy": "deploy by steps"}
+"""The flow that a verb starts instead when steps were asked for."""
+
+INTERRUPTIBLE = frozenset(
+    {
+        S.WAIT_CALL_BACK, S.DEPLOY_HOLD, S.CLEAN_WAIT, S.CLEAN_HOLD, S.INSPECT_WAIT, S.RESCUE_WAIT, S.SERVICE_WAIT,
+        S.SERVICE_HOLD,
+    }
+)  # fmt: skip
+"""Where a flow waits for the machine or for a person, and may be replaced."""
 
 FAILURES: Mapping[ProvisionState, ProvisionState] = {
     S.VERIFYING: S.ENROLL,
+    S.INSPECTING: S.INSPECT_FAILED,
+    S.INSPECT_WAIT: S.INSPECT_FAILED,
+    S.ADOPTING: S.ADOPT_FAILED,
     S.CLEANING: S.CLEAN_FAILED,
     S.DEPLOYING: S.DEPLOY_FAILED,
     S.WAIT_CALL_BACK: S.DEPLOY_FAILED,
     S.DELETING: S.ERROR,
+    S.SERVICING: S.SERVICE_FAILED,
+    S.RESCUING: S.RESCUE_FAILED,
+    S.UNRESCUING: S.UNRESCUE_FAILED,
 }
 """Where a step that fails for good leaves the node, by the state it ran in."""
 
@@ -140,26 +225,37 @@ DELETABLE = frozenset(
 def move_for(node: Node, verb: Verb, *, busy: bool) -> Move:
     """Raises VerbRefused with the verbs that are possible."""
     move = VERBS.get((node.provision_state, verb))
+    if busy and node.provision_state not in INTERRUPTIBLE:
+        # A flow that waits may be replaced; anything else under way ends first.
+        raise NodeBusy(f"a node does one thing at a time, {node.status or node.status_code.value} (node {node.name})")
     if move is None:
         possible = [known.value for state, known in VERBS if state is node.provision_state]
         raise VerbRefused(
             f"{verb.value!r} is not possible in {node.provision_state.value!r},"
             f" possible: {', '.join(possible) or 'nothing'} (node {node.name})"
         )
-    if node.maintenance and verb is not Verb.ABORT:
+    if node.maintenance and (move.flow is not None and verb not in _IN_MAINTENANCE):
         raise VerbRefused(f"a node in maintenance is left alone, {verb.value!r} was asked (node {node.name})")
-    # A flow that waits for the machine may be replaced; anything else under way ends first.
-    if busy and node.provision_state is not S.WAIT_CALL_BACK:
-        raise VerbRefused(
-            f"a node does one thing at a time, {node.status or node.status_code.value} (node {node.name})"
-        )
+    if node.protected and verb in (Verb.UNDEPLOY, Verb.REBUILD):
+        raise NodeProtected(f"a protected node keeps its use, {verb.value!r} was asked (node {node.name})")
+    if node.retired and verb is Verb.PROVIDE:
+        raise VerbRefused(f"a retired node is not offered again, {verb.value!r} was asked (node {node.name})")
+    for wanted, kind in ((Verb.INSPECT, "inspect"), (Verb.RESCUE, "rescue"), (Verb.UNRESCUE, "rescue")):
+        if verb is wanted and node.interface(kind) == f"no-{kind}":
+            raise VerbRefused(
+                f"{verb.value!r} needs a {kind} interface, this node has {node.interface(kind)!r} (node {node.name})"
+            )
     return move
+
+
+_IN_MAINTENANCE = frozenset({Verb.ABORT, Verb.UNDEPLOY})
+"""What a node in maintenance may still be asked: to stop, and to end its use."""
 
 
 def power_flow_for(node: Node, action: PowerAction, *, busy: bool) -> Flow:
     """Raises VerbRefused while something else is under way."""
     if busy:
-        raise VerbRefused(
+        raise NodeBusy(
             f"power {action.value!r} has to wait: {node.status or node.status_code.value} (node {node.name})"
         )
     if node.bmc is None:

@@ -1,9 +1,9 @@
 """The steps flows are made of. Each is named as its outcome, idempotent, and looks before it acts.
 
-A step's function gets a Context and returns Done, Wait (look again later) or Back (run an earlier step again); it
-raises StepFailed when the outcome is out of reach, and lets errors of drivers through: their `retry` says whether
-another try is worth it. It runs again from its beginning after a crash, so what it must remember goes into
-`context.data`, which is recorded when the function returns.
+A step's function gets a Context and returns Done, Again (record and go on with it), Wait (look again later) or Back
+(run an earlier step again). It raises StepFailed when the outcome is out of reach, and lets errors of drivers through:
+their `retry` says whether another try is worth it. It runs again from its beginning after a crash, so what it must
+remember goes into `context.data`, which is recorded when the function returns.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from koguma.lifecycle.errors import StepFailed
 from koguma.lifecycle.policy import Policy
 from koguma.model.boot_record import BootRecord, Outcome
 from koguma.model.flavor import Flavor
+from koguma.model.hardware import FAKE
 from koguma.model.node import Node
 from koguma.model.states import PowerState, ProvisionState, StatusCode
 
@@ -33,12 +34,19 @@ class Done:
 
 
 @dataclass(frozen=True)
+class Again:
+    """A part of the outcome is reached; what is in `context.data` is recorded, and the step goes on."""
+
+
+@dataclass(frozen=True)
 class Wait:
-    """Not yet; look again in `poll_s`, or earlier when something happens."""
+    """Not yet; look again in `poll_s` (None: only when something happens), or earlier when something happens."""
 
     code: StatusCode
     message: str
-    poll_s: float
+    poll_s: float | None
+    state: ProvisionState | None = None
+    """The state to wait in, where it is not the step's own."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +57,7 @@ class Back:
     reason: str
 
 
-Result = Done | Wait | Back
+Result = Done | Again | Wait | Back
 
 
 class Context:
@@ -102,9 +110,20 @@ class Step:
     run: Callable[[Context], Result]
     timeout_s: Callable[[Policy], float | None] = lambda _: None
     timeout_code: StatusCode = StatusCode.STEP_TIMED_OUT
+    applies: Callable[[Node], bool] = lambda _: True
+    """Whether the node needs the step; another kind of hardware may not."""
 
 
 OFF_STEP = "the machine is off"
+
+
+def is_diskless(node: Node) -> bool:
+    """Whether deploying the node means to boot it; a fake deployment touches nothing."""
+    return node.interface("deploy") != FAKE
+
+
+def may_be_powered_off(node: Node) -> bool:
+    return is_diskless(node) and not node.disable_power_off
 
 
 def bmc_answers(state: ProvisionState) -> Step:
@@ -121,7 +140,7 @@ def node_is_bootable(state: ProvisionState) -> Step:
             raise StepFailed(StatusCode.NOT_BOOTABLE, reason)
         return Done()
 
-    return Step("the node is bootable", state, run)
+    return Step("the node is bootable", state, run, applies=is_diskless)
 
 
 def addresses_are_given(state: ProvisionState) -> Step:
@@ -129,7 +148,7 @@ def addresses_are_given(state: ProvisionState) -> Step:
         context.claim.ensure_addresses()
         return Done()
 
-    return Step("its addresses are given", state, run)
+    return Step("its addresses are given", state, run, applies=is_diskless)
 
 
 def os_is_shut_down(state: ProvisionState | None) -> Step:
@@ -151,7 +170,7 @@ def os_is_shut_down(state: ProvisionState | None) -> Step:
             return Done()
         return Wait(StatusCode.WAITING_FOR_SHUTDOWN, "its operating system was asked to shut down", 1.0)
 
-    return Step("the operating system was asked to shut down", state, run, _power_timeout)
+    return Step("the operating system was asked to shut down", state, run, _power_timeout, applies=_of_power(state))
 
 
 def machine_is_off(state: ProvisionState | None) -> Step:
@@ -164,7 +183,7 @@ def machine_is_off(state: ProvisionState | None) -> Step:
         context.changes["power_state"] = PowerState.OFF
         return Done()
 
-    return Step(OFF_STEP, state, run, _power_timeout, StatusCode.POWER_OFF_TIMED_OUT)
+    return Step(OFF_STEP, state, run, _power_timeout, StatusCode.POWER_OFF_TIMED_OUT, _of_power(state))
 
 
 def machine_is_on(state: ProvisionState | None) -> Step:
@@ -182,7 +201,14 @@ def machine_is_on(state: ProvisionState | None) -> Step:
         context.changes["power_state"] = PowerState.ON
         return Done()
 
-    return Step("the machine is on", state, run, _power_timeout, StatusCode.POWER_ON_TIMED_OUT)
+    return Step(
+        "the machine is on",
+        state,
+        run,
+        _power_timeout,
+        StatusCode.POWER_ON_TIMED_OUT,
+        is_diskless if state else _always,
+    )
 
 
 def machine_has_installed(state: ProvisionState) -> Step:
@@ -206,7 +232,7 @@ def machine_has_installed(state: ProvisionState) -> Step:
             )
         return Back(OFF_STEP, reason)
 
-    return Step("the machine has installed", state, run)
+    return Step("the machine has installed", state, run, applies=is_diskless)
 
 
 def node_is_handed_over(state: ProvisionState) -> Step:
@@ -214,14 +240,14 @@ def node_is_handed_over(state: ProvisionState) -> Step:
         context.changes.update(last_error=None, goal=None)
         return Done()
 
-    return Step("the node is handed over", state, run)
+    return Step("the node is handed over", state, run, applies=is_diskless)
 
 
 def last_use_is_forgotten(state: ProvisionState) -> Step:
     """A diskless machine forgets by being off; what is left of its use are wishes on record."""
 
     def run(context: Context) -> Result:
-        context.changes.update(label=None, once=None, installed=None)
+        context.changes.update(label=None, once=None, installed=None, instance=None)
         return Done()
 
     return Step("nothing of the last use is left", state, run)
@@ -241,6 +267,15 @@ def reason_not_bootable(node: Node, flavor: Flavor | None) -> str | None:
     if wanted and wanted != node.architecture:
         return f"flavor {flavor.name} needs architecture {wanted}, the node is {node.architecture}"
     return None
+
+
+def _always(_: Node) -> bool:
+    return True
+
+
+def _of_power(state: ProvisionState | None) -> Callable[[Node], bool]:
+    """A step of a power action (without a state) is what was asked for; one of a deployment is a means to an end."""
+    return may_be_powered_off if state else _always
 
 
 def _power_timeout(policy: Policy) -> float:

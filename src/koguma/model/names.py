@@ -40,6 +40,16 @@ def host_name(text: str, place: str = "node name") -> str:
     return text
 
 
+def as_host_name(name: str, uuid: str) -> str:
+    """The host name of a node. OpenStack's clients may call a node what no host can be called; what is changed because
+    of that gets a part of the UUID, so that two nodes stay two hosts.
+    """
+    if len(name) <= HOST_NAME_MAX and all(_HOST_LABEL.fullmatch(part) for part in name.split(".")):
+        return name
+    plain = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:48].rstrip("-")
+    return f"{plain or 'node'}-{uuid[:8]}"
+
+
 def noun_name(text: str, place: str) -> str:
     """The name of a flavor or a network."""
     if not _NOUN.fullmatch(text):

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from koguma.model.hardware import effective_interface
 from koguma.model.states import PowerState, ProvisionState, StatusCode
 
 
@@ -102,6 +103,25 @@ class Node:
     updated_at: datetime | None = None
     version: int = 1
     """Counts the changes; the ETag of the API."""
+    interfaces: dict[str, str] = field(default_factory=dict)
+    """The hardware interfaces somebody chose, by kind; the others are the driver's defaults."""
+    driver_info: dict[str, Any] = field(default_factory=dict)
+    """What the driver is told besides the BMC's address and account; no secret is part of it."""
+    resource_class: str | None = None
+    traits: tuple[str, ...] = ()
+    instance_uuid: str | None = None
+    """Whose machine it is: the tenant's instance or the allocation."""
+    protected: bool = False
+    """Neither undeployed, rebuilt nor forgotten until that is taken back."""
+    retired: bool = False
+    """Not offered again after its present use."""
+    automated_clean: bool | None = None
+    disable_power_off: bool = False
+    """Some machines cannot be powered on again from afar."""
+
+    def interface(self, kind: str) -> str:
+        """The hardware interface of this kind (`koguma.model.hardware`)."""
+        return effective_interface(self.bmc.driver if self.bmc else "", kind, self.interfaces)
 
     @property
     def addresses(self) -> tuple[str, ...]:

@@ -8,6 +8,25 @@ from typing import Any
 
 
 @dataclass(frozen=True)
+class AskedStep:
+    """One step that somebody asked for with a verb (Ironic's clean, deploy and service steps)."""
+
+    interface: str
+    step: str
+    args: dict[str, Any] = field(default_factory=dict)
+    order: int = 0
+
+
+@dataclass(frozen=True)
+class Order:
+    """What comes with a verb."""
+
+    steps: tuple[AskedStep, ...] = ()
+    has_rescue_password: bool = False
+    """The password itself is not kept: only the driver needs it."""
+
+
+@dataclass(frozen=True)
 class Operation:
     """Where a node is in a flow (`lifecycle.flows`). It is stored before and after every step."""
 

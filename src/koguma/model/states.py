@@ -48,7 +48,14 @@ class Verb(StrEnum):
     DEPLOY = "active"
     REBUILD = "rebuild"
     UNDEPLOY = "deleted"
+    INSPECT = "inspect"
+    ADOPT = "adopt"
+    CLEAN = "clean"  # with steps; cleaning between two uses is part of PROVIDE and UNDEPLOY
+    SERVICE = "service"
+    RESCUE = "rescue"
+    UNRESCUE = "unrescue"
     ABORT = "abort"
+    UNHOLD = "unhold"
 
     @classmethod
     def parse(cls, text: str) -> Verb | None:
@@ -93,6 +100,9 @@ class StatusCode(StrEnum):
     WAITING_FOR_FIRMWARE = "WAITING_FOR_FIRMWARE"  # powered on; has not asked for its boot script yet
     WAITING_FOR_INSTALLED = "WAITING_FOR_INSTALLED"  # booting; the phases say how far it is
     WAITING_FOR_FLAVOR = "WAITING_FOR_FLAVOR"  # cannot be deployed before somebody gives it a flavor
+    WAITING_FOR_REGISTRATION = "WAITING_FOR_REGISTRATION"  # being inspected; the machine tells about itself
+    WAITING_FOR_MACHINE = "WAITING_FOR_MACHINE"  # the machine is busy with what it was asked for
+    HELD = "HELD"  # a step asked to wait here until somebody lets the node go on
     WAITING_FOR_RETRY = "WAITING_FOR_RETRY"  # a step failed with an error that may pass
     NO_BMC = "NO_BMC"  # no BMC is on record, so its power cannot be controlled
     BMC_REFUSED = "BMC_REFUSED"  # the BMC answered and refused

@@ -33,6 +33,8 @@ def prepare_django(config: Config, dsn: str) -> None:
     """Point Koguma's Django settings at this site and set Django up."""
     os.environ["KOGUMA_DB_DSN"] = dsn
     os.environ["KOGUMA_SECRETS_DIR"] = str(config.secrets_dir)
+    os.environ["KOGUMA_API_AUTH"] = config.api.auth
+    os.environ["KOGUMA_API_USERS"] = str(config.api.users.absolute()) if config.api.users else ""
     os.environ["KOGUMA_ENROLLMENT_AUTO"] = "1" if config.enrollment.auto else "0"
     os.environ["KOGUMA_ENROLLMENT_FLAVOR"] = config.enrollment.flavor
     os.environ["KOGUMA_NODES_DOMAIN"] = config.nodes.domain

@@ -47,6 +47,8 @@ def serve(config: Config) -> None:
             lifespan="off",
             server_header=False,
             timeout_graceful_shutdown=10,
+            # Clients that come back every few seconds keep their connection.
+            timeout_keep_alive=75,
         )
     ).run(sockets=sockets)
 

@@ -40,6 +40,8 @@ def up(
     config_path: ConfigOption = None,
     state: Annotated[Path | None, typer.Option(help="The state directory (state_dir).")] = None,
     api: Annotated[str | None, typer.Option(help="Where the API listens, HOST:PORT (api.listen).")] = None,
+    auth: Annotated[str | None, typer.Option(help="none or http_basic, for the Ironic API (api.auth).")] = None,
+    users: Annotated[Path | None, typer.Option(help="The user file of http_basic (api.users).")] = None,
     boot: Annotated[bool, typer.Option(help="Run the boot service.")] = True,
 ) -> None:
     """Run everything until SIGTERM or Ctrl-C."""
@@ -47,6 +49,10 @@ def up(
         os.environ["KOGUMA_STATE_DIR"] = str(state.absolute())
     if api is not None:
         os.environ["KOGUMA_API_LISTEN"] = api
+    if auth is not None:
+        os.environ["KOGUMA_API_AUTH"] = auth
+    if users is not None:
+        os.environ["KOGUMA_API_USERS"] = str(users.absolute())
     if config_path is not None:
         os.environ["KOGUMA_CONFIG"] = str(config_path.absolute())
     config = begin("up", config_path)

@@ -18,6 +18,7 @@ def node(state: ProvisionState, **changes: object) -> Node:
 def test_every_verb_leads_to_a_flow_or_a_state() -> None:
     for move in VERBS.values():
         assert (move.flow is None) != (move.state is None)
+        assert not move.resumes or move.state is not None
         assert move.flow is None or move.flow in FLOWS
 
 

@@ -30,7 +30,7 @@ def open_management(access: Access) -> ManagementDriver:
 
 
 def _module(access: Access) -> ModuleType:
-    name = f"koguma.drivers.power.{access.driver}"
-    if not re.fullmatch(r"[a-z][a-z0-9_]{0,31}", access.driver) or find_spec(name) is None:
+    name = f"koguma.drivers.power.{access.driver.replace('-', '_')}"
+    if not re.fullmatch(r"[a-z][a-z0-9_-]{0,31}", access.driver) or find_spec(name) is None:
         raise UnknownDriver(f"a power driver must be one of those in koguma/drivers/power, got {access.driver!r}")
     return import_module(name)
