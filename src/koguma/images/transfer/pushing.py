@@ -96,8 +96,9 @@ class _Push:
         changes = [item for item in updates if item.old != item.new]
         objects, size, signatures = self._send([item.new for item in changes if item.new], advertised)
         results = self._sink.move(changes, signatures) if changes else []
-        self._remember(results)
         unchanged = [RefResult(item, None) for item in updates if item.old == item.new]
+        # Also where nothing moved: a push that was killed after the remote's ref moved had no time to note it.
+        self._remember([*results, *unchanged])
         if results and all(item.problem for item in results):
             raise RefRejectedError(f"the remote refused: {results[0].problem} ({self._catalogue.place})")
         return Pushed((*results, *unchanged), objects, size)
