@@ -111,7 +111,7 @@ class Session:
         connection = netmiko.ConnectHandler(
             device_type=self._dialect.device_type, host=access.address, port=port, sock=link,
             username=access.username, password=access.password or None, pkey=_key(access.private_key),
-            ssh_strict=True, alt_host_keys=True, alt_key_file=known, 
+            ssh_strict=True, alt_host_keys=True, alt_key_file=known,
             conn_timeout=limit_s, auth_timeout=limit_s, banner_timeout=limit_s, read_timeout_override=limit_s,
         )  # fmt: skip
         self._open.callback(_end, connection)
