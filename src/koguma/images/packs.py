@@ -249,11 +249,15 @@ class PackReader:
 
     def header(self, object_id: bytes, offset: int) -> Stored:
         """The record's own description, checked against the id that was asked for."""
+        if offset + RECORD.size > self.size_bytes:
+            raise self._corrupt(object_id, "the index leads past the end of the pack")
         return self._described(os.pread(self._file(), RECORD.size, offset), object_id, offset)
 
     def payload(self, object_id: bytes, place: Place) -> tuple[Stored, bytes]:
         """A whole record in one read, its checksum verified."""
         offset, stored = place
+        if offset + RECORD.size + stored > self.size_bytes:
+            raise self._corrupt(object_id, "the index leads past the end of the pack")
         data = os.pread(self._file(), RECORD.size + stored, offset)
         found = self._described(data[: RECORD.size], object_id, offset)
         if len(data) != RECORD.size + found.stored or zlib.crc32(memoryview(data)[4:]) != found.crc:

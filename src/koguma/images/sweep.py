@@ -33,7 +33,10 @@ def sweep(repository: Repository, kept: Container[bytes], grace_s: float, *, dry
     """Remove what is older than the grace period; `kept` are the objects that stay."""
     removed, total = [], 0
     for path in _sweepable(repository, kept, time.time() - grace_s):
-        total += size_of(path)
+        try:
+            total += size_of(path)
+        except FileNotFoundError:
+            continue  # somebody else removed it
         removed.append(str(path.relative_to(repository.path)))
         if not dry_run:
             remove_tree(path)
@@ -50,19 +53,19 @@ def size_of(path: Path) -> int:
 
 def _sweepable(repository: Repository, kept: Container[bytes], before: float) -> Iterator[Path]:
     path, cache = repository.path, repository.path / "cache"
-    yield from (file for file in _listed(cache / "images") if file.lstat().st_mtime < before)
+    scratch_before = min(before, time.time() - _SCRATCH_MIN_AGE_S)
+    yield from (file for file in _listed(cache / "images") if _mtime(file) < scratch_before)
     yield from (file for file in _listed(cache / "unbootable") if not _names_kept(file, kept))
     yield from (file for file in _listed(cache / "stat") if _is_stale(file, kept))
     for slot in cache.glob("apt/*/*"):
         yield from _unused_apt_cache(slot, before)
-    scratch_before = min(before, time.time() - _SCRATCH_MIN_AGE_S)
-    yield from (item for item in _listed(path / "tmp") if item.lstat().st_mtime < scratch_before)
+    yield from (item for item in _listed(path / "tmp") if _mtime(item) < scratch_before)
     yield from _unfinished_files(path, time.time() - _SCRATCH_MIN_AGE_S)
 
 
 def _is_stale(stat_cache: Path, kept: Container[bytes]) -> bool:
     """Whether nobody uses a stat cache, or it vouches for directories that are gone."""
-    old = stat_cache.lstat().st_mtime < time.time() - _STAT_CACHE_AGE_S
+    old = _mtime(stat_cache) < time.time() - _STAT_CACHE_AGE_S
     return old or any(tree not in kept for tree in cached_trees(stat_cache))
 
 
@@ -71,7 +74,7 @@ def _unfinished_files(path: Path, before: float) -> Iterator[Path]:
     folders = [path, path / "boot", path / "edit"]
     found = [item for folder in folders for item in folder.glob(".*.tmp")]
     found += [item for folder in ("refs", "logs", "keys", "edit") for item in (path / folder).glob("*/.*.tmp")]
-    yield from (item for item in found if item.is_file() and item.lstat().st_mtime < before)
+    yield from (item for item in found if item.is_file() and _mtime(item) < before)
 
 
 def _unused_apt_cache(slot: Path, before: float) -> Iterator[Path]:
@@ -92,8 +95,20 @@ def _names_kept(path: Path, kept: Container[bytes]) -> bool:
 
 
 def _newest(folder: Path) -> float:
-    return max((item.lstat().st_mtime for item in folder.rglob("*")), default=0.0)
+    return max((_mtime(item) for item in folder.rglob("*")), default=0.0)
+
+
+def _mtime(path: Path) -> float:
+    """When a file was changed; one that is gone was changed just now."""
+    try:
+        return path.lstat().st_mtime
+    except FileNotFoundError:
+        return time.time()
 
 
 def _listed(folder: Path) -> list[Path]:
-    return sorted(folder.iterdir()) if folder.is_dir() else []
+    """What is in a directory, but for what somebody is writing."""
+    if not folder.is_dir():
+        return []
+    finished = time.time() - _SCRATCH_MIN_AGE_S
+    return [path for path in sorted(folder.iterdir()) if not path.name.startswith(".") or _mtime(path) < finished]

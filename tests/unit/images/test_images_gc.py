@@ -272,8 +272,12 @@ def test_sweeping_removes_what_is_old_and_unused_and_leaves_the_rest(repository:
     for name in (f"cache/images/{stale}.squashfs", "tmp/erofs-old", "cache/apt/key/0/lists"):
         os.utime(repository.path / name, (old, old))
 
+    being_written = repository.path / "cache/stat" / f".{fresh}.1.tmp"
+    being_written.write_bytes(b"half a cache")
+
     done = collect(repository)
 
+    assert being_written.exists()
     assert set(done.swept.paths) == {
         f"cache/images/{stale}.squashfs",
         f"cache/unbootable/{stale}",
