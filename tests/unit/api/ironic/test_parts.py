@@ -114,6 +114,9 @@ def test_an_agent_looks_its_node_up_once_and_proves_itself_afterwards(ironic: Ir
     node = ironic("GET", f"/v1/nodes/{uuid}").json
     assert node["driver_internal_info"]["agent_url"] == "http://10.0.0.1:9999"
     assert token not in ironic("GET", f"/v1/nodes/{uuid}").content.decode()
+    NodeRow.objects.update(provision_state="available")
+    assert ironic.provision(uuid, "active").status == 202
+    assert ironic("GET", f"/v1/lookup?node_uuid={uuid}").json["config"]["agent_token"] not in (token, "******")
 
 
 def test_an_agents_inspection_makes_ports(ironic: Ironic) -> None:
