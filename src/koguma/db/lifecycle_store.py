@@ -181,6 +181,8 @@ def access_of(row: NodeRow) -> Access | None:
         host, _, text = host.partition(":")
         port = int(text)
     secrets = json.loads(unseal(row.driver_secrets)) if row.driver_secrets else {}
+    if row.bmc_driver == "redfish":
+        host = _redfish_address(host, row.driver_info)
     return Access(
         row.bmc_driver,
         host,
@@ -190,6 +192,17 @@ def access_of(row: NodeRow) -> Access | None:
         PowerState(row.power_state),
         {**row.driver_info, **secrets},
     )
+
+
+def _redfish_address(address: str, info: Mapping[str, Any]) -> str:
+    """The driver's one address, from what Ironic says in three settings."""
+    system = str(info.get("redfish_system_id") or "").rstrip("/")
+    if system and "/redfish/" not in address:
+        address = address.rstrip("/") + system
+    verify = info.get("redfish_verify_ca")
+    if verify is None or "?" in address or str(verify).lower() in ("true", "yes", "1"):
+        return address
+    return f"{address}?tls=any" if str(verify).lower() in ("false", "no", "0") else f"{address}?tls=ca:{verify}"
 
 
 def _lock(function: str, node_id: int) -> bool:

@@ -35,6 +35,9 @@ PATCHABLE = frozenset(
     {"name", "flavor", "maintenance", "maintenance_reason", "label", "kexec", "variables", "goal", "bmc"}
 )
 
+AGENT = "agent_"
+"""How the keys of `driver_internal_info` begin that are about the agent in the machine."""
+
 
 def find(reference: str) -> Node:
     """By UUID or name. Raises NotFound."""
@@ -197,7 +200,12 @@ def _start(
     row: NodeRow, work: WorkRow, node: Node, flow: str, more: Mapping[str, Any], order: Order = NO_ORDER
 ) -> None:
     operation, changes = begin(node, FLOWS[flow], timezone.now(), order)
-    NodeRow.objects.filter(pk=row.pk).update(**node_columns({**changes, **more}))
+    columns = node_columns({**changes, **more})
+    internal = row.driver_internal_info
+    if FLOWS[flow].success and any(key.startswith(AGENT) for key in internal):
+        # Another system boots now: the agent that proved itself before is gone.
+        columns["driver_internal_info"] = {key: value for key, value in internal.items() if not key.startswith(AGENT)}
+    NodeRow.objects.filter(pk=row.pk).update(**columns)
     WorkRow.objects.filter(pk=work.pk).update(**operation_columns(operation))
     wake(row.pk, node.uuid)
 

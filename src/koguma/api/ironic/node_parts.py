@@ -15,14 +15,11 @@ from koguma.api.ironic.workers import hosts
 from koguma.db.documents import Row
 from koguma.db.models import NodeRow, StepRow
 from koguma.model.hardware import FAKE, KINDS, effective_interface, hardware_type
-from koguma.model.names import shown
 
-BOOT_DEVICES = ("pxe", "disk", "cdrom", "bios", "safe", "wanboot", "floppy", "usb", "iscsiboot", "ramdisk", "uefihttp")
-MEDIA = ("cdrom", "disk", "floppy")
 TRAITS_MAX = 50
 
 
-def _change(reference: str, column: str, edit: Callable[[Any], Any]) -> None:
+def change(reference: str, column: str, edit: Callable[[Any], Any]) -> None:
     """Store what `edit` makes of the column as it is at that moment."""
     row = node_row(reference)
     with transaction.atomic():
@@ -40,7 +37,7 @@ def put_traits(request: Request, reference: str) -> Response:
     request.at_least(37)
     traits = list(dict.fromkeys(checks.traits("traits", request.document().get("traits"))))
     _check_count(traits)
-    _change(reference, "traits", lambda _: traits)
+    change(reference, "traits", lambda _: traits)
     return NO_CONTENT
 
 
@@ -52,13 +49,13 @@ def put_trait(request: Request, reference: str, trait: str) -> Response:
         _check_count(after := before if trait in before else [*before, trait])
         return after
 
-    _change(reference, "traits", edit)
+    change(reference, "traits", edit)
     return Response(204, None, {"Location": f"{request.url}/v1/nodes/{reference}/traits/{trait}"})
 
 
 def delete_traits(request: Request, reference: str) -> Response:
     request.at_least(37)
-    _change(reference, "traits", lambda _: [])
+    change(reference, "traits", lambda _: [])
     return NO_CONTENT
 
 
@@ -70,7 +67,7 @@ def delete_trait(request: Request, reference: str, trait: str) -> Response:
             missing(f"Node {reference} doesn't have a trait '{trait[:80]}'")
         return [item for item in before if item != trait]
 
-    _change(reference, "traits", edit)
+    change(reference, "traits", edit)
     return NO_CONTENT
 
 
@@ -104,7 +101,7 @@ def attach_vif(request: Request, reference: str) -> Response:
             conflict(f"Unable to attach VIF because VIF {vif} is already attached to this node")
         return [*before, body]
 
-    _change(reference, "vifs", edit)
+    change(reference, "vifs", edit)
     return NO_CONTENT
 
 
@@ -119,35 +116,7 @@ def detach_vif(request: Request, reference: str, vif: str) -> Response:
             bad(f"VIF {vif[:80]} is not attached to node {reference}")
         return [item for item in before if item["id"] != vif]
 
-    _change(reference, "vifs", edit)
-    return NO_CONTENT
-
-
-def show_boot_device(request: Request, reference: str) -> Response:
-    request.only()
-    device = node_row(reference, "boot_device")["boot_device"]
-    return Response(document=device or {"boot_device": "pxe", "persistent": False})
-
-
-def put_boot_device(request: Request, reference: str) -> Response:
-    body = {**request.query, **request.document()}
-    if body.get("boot_device") not in BOOT_DEVICES:
-        bad(f"Invalid boot device {shown(body.get('boot_device'))} specified.")
-    device = {"boot_device": body["boot_device"], "persistent": truth(body.get("persistent", False), "persistent")}
-    _change(reference, "boot_device", lambda _: device)
-    return NO_CONTENT
-
-
-def supported_boot_devices(request: Request, reference: str) -> Response:
-    request.only()
-    node_row(reference)
-    return Response(document={"supported_boot_devices": ["pxe"]})
-
-
-def inject_nmi(request: Request, reference: str) -> Response:
-    request.at_least(29)
-    row = node_row(reference, "bmc_driver")
-    _only_fake(row, "inject_nmi")
+    change(reference, "vifs", edit)
     return NO_CONTENT
 
 
@@ -186,7 +155,7 @@ def put_indicator(request: Request, reference: str, indicator: str) -> Response:
     state = request.document().get("state", request.query.get("state"))
     checks.one_of("ON", "OFF", "BLINKING", "UNKNOWN")("state", state)
     _indicator(reference, indicator)
-    _change(reference, "driver_internal_info", lambda before: {**before, f"indicator {indicator}": state})
+    change(reference, "driver_internal_info", lambda before: {**before, f"indicator {indicator}": state})
     return NO_CONTENT
 
 
@@ -202,11 +171,6 @@ def _is_fake(row: Row) -> bool:
     return effective_interface(row["bmc_driver"], "management", {}) == FAKE
 
 
-def _only_fake(row: Row, what: str) -> None:
-    if not _is_fake(row):
-        bad(f"Driver {row['bmc_driver']} does not support {what} (disabled or not implemented).")
-
-
 def show_console(request: Request, reference: str) -> Response:
     request.only()
     row = node_row(reference, "console_enabled")
@@ -220,7 +184,7 @@ def put_console(request: Request, reference: str) -> Response:
     row = node_row(reference, "bmc_driver", "interfaces")
     if effective_interface(row["bmc_driver"], "console", row["interfaces"]) == "no-console":
         bad("This node's console interface is no-console.")
-    _change(reference, "console_enabled", lambda _: enabled)
+    change(reference, "console_enabled", lambda _: enabled)
     return Response(202, None, {"Location": f"{request.url}/v1/nodes/{reference}/states/console"})
 
 
@@ -242,55 +206,6 @@ def validate(request: Request, reference: str) -> Response:
         else:
             document[kind] = {"result": True}
     return Response(document=document)
-
-
-def show_bios(request: Request, reference: str) -> Response:
-    request.at_least(40)
-    return Response(document={"bios": node_row(reference, "bios_settings")["bios_settings"]})
-
-
-def show_bios_setting(request: Request, reference: str, name: str) -> Response:
-    request.at_least(40)
-    row = node_row(reference, "bios_settings")
-    found = next((item for item in row["bios_settings"] if item.get("name") == name), None)
-    if found is None:
-        missing(f"Node {row['uuid']} doesn't have a BIOS setting '{name[:80]}'")
-    return Response(document={name: found})
-
-
-def show_firmware(request: Request, reference: str) -> Response:
-    request.at_least(86)
-    return Response(document={"firmware": node_row(reference, "firmware_components")["firmware_components"]})
-
-
-def list_media(request: Request, reference: str) -> Response:
-    request.at_least(93)
-    return Response(document={"vmedia": node_row(reference, "virtual_media")["virtual_media"]})
-
-
-def attach_media(request: Request, reference: str) -> Response:
-    request.at_least(89)
-    body = request.document()
-    if unknown := sorted(set(body) - {"device_type", "image_url", "image_download_source"}):
-        bad(f"virtual media have no {', '.join(unknown)}")
-    checks.one_of(*MEDIA)("device_type", body.get("device_type"))
-    checks.text(2000, null=False, empty=False)("image_url", body.get("image_url"))
-    _only_fake(node_row(reference, "bmc_driver"), "attach_virtual_media")
-    _change(
-        reference,
-        "virtual_media",
-        lambda before: [*(item for item in before if item["device_type"] != body["device_type"]), body],
-    )
-    return NO_CONTENT
-
-
-def detach_media(request: Request, reference: str) -> Response:
-    request.at_least(89)
-    kinds = [item for item in request.query.get("device_types", "").split(",") if item] or list(MEDIA)
-    if wrong := [item for item in kinds if item not in MEDIA]:
-        bad(f"Invalid device type(s) {', '.join(wrong)[:80]}, valid are {', '.join(MEDIA)}")
-    _change(reference, "virtual_media", lambda before: [item for item in before if item["device_type"] not in kinds])
-    return NO_CONTENT
 
 
 def list_children(request: Request, reference: str) -> Response:

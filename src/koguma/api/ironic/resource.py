@@ -75,6 +75,8 @@ class Resource:
         request.at_least(self.since)
         request.only(*PAGING, *self.filters)
         chosen = chosen_fields(request, self.brief, detail=detail, detail_since=self.detail_since)
+        if chosen is not None and "fields" not in request.query:
+            chosen = [name for name in chosen if request.minor >= self.fields[name].since]
         selection = Selection(self.fields, request, chosen)
         rows = self.model._default_manager.all() if rows is None else rows
         for name, narrow in self.filters.items():

@@ -65,6 +65,8 @@ def test_a_field_is_seen_from_its_microversion_on(ironic: Ironic) -> None:
     assert ironic("GET", "/v1/nodes/n1?fields=owner", version="1.49").status == 406
     assert ironic("POST", "/v1/nodes", {"driver": "fake-hardware", "owner": "me"}, version="1.49").status == 406
     assert patch(ironic, "n1", put("/owner", "me"), version="1.49").status == 406
+    (oldest,) = ironic("GET", "/v1/nodes", version="1.1").json["nodes"]
+    assert set(oldest) == {"uuid", "instance_uuid", "maintenance", "power_state", "provision_state", "links"}
     NodeRow.objects.update(provision_state="available")
     assert ironic("GET", "/v1/nodes/n1", version="1.1").json["provision_state"] is None
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from koguma.db.lifecycle_store import access_of
 from koguma.db.models import NodeRow
+from tests.unit import factories
 from tests.unit.api.ironic.client import Ironic
 
 MAC = "52:54:00:00:00:01"
@@ -61,6 +63,37 @@ def test_virtual_media_are_attached_by_kind(ironic: Ironic) -> None:
     assert ironic("GET", "/v1/nodes/n1/vmedia").json["vmedia"] == []
 
 
+def test_a_bmc_is_asked_for_what_it_can_do(ironic: Ironic) -> None:
+    factories.register(1)
+    base = "/v1/nodes/node-1"
+    assert ironic("PUT", f"{base}/management/boot_device", {"boot_device": "cdrom", "persistent": True}).status == 204
+    assert ironic("GET", f"{base}/management/boot_device").json == {"boot_device": "cdrom", "persistent": True}
+    assert ironic("PUT", f"{base}/management/boot_device", {"boot_device": "wanboot"}).status == 400
+    assert "disk" in ironic("GET", f"{base}/management/boot_device/supported").json["supported_boot_devices"]
+    assert ironic("POST", f"{base}/vmedia", {"device_type": "cdrom", "image_url": "http://i/x.iso"}).status == 204
+    assert {"device_type": "cdrom", "image_url": "http://i/x.iso"} in ironic("GET", f"{base}/vmedia").json["vmedia"]
+    assert ironic("POST", f"{base}/vmedia", {"device_type": "floppy", "image_url": "http://i/x"}).status == 400
+    assert ironic("DELETE", f"{base}/vmedia").status == 204
+    settings = ironic("GET", f"{base}/bios").json["bios"]
+    name = settings[0]["name"]
+    assert ironic("GET", f"{base}/bios/{name}").json == {name: settings[0]}
+    assert ironic("GET", f"{base}/bios/nonsense").status == 404
+    assert ironic("GET", f"{base}/firmware").json["firmware"]
+    NodeRow.objects.update(bmc_driver="")
+    assert ironic("GET", f"{base}/bios").status == 400
+
+
+def test_a_redfish_bmc_is_reached_as_ironics_settings_say(ironic: Ironic) -> None:
+    told = {"redfish_address": "https://192.0.2.7:8443", "redfish_system_id": "/redfish/v1/Systems/1"}
+    for verify, trust in ((None, ""), (False, "?tls=any"), ("/etc/ca.pem", "?tls=ca:/etc/ca.pem")):
+        info = told if verify is None else {**told, "redfish_verify_ca": verify}
+        uuid = ironic.node(driver="redfish", driver_info={**info, "redfish_password": "hidden"})["uuid"]
+        access = access_of(NodeRow.objects.get(uuid=uuid))
+        assert access is not None
+        assert access.address == f"https://192.0.2.7:8443/redfish/v1/Systems/1{trust}"
+        assert access.password == "hidden"
+
+
 def test_validation_says_what_an_interface_lacks(ironic: Ironic) -> None:
     ironic.node(name="fake")
     ironic.node(name="real", driver="ipmi")
@@ -114,6 +147,9 @@ def test_an_agent_looks_its_node_up_once_and_proves_itself_afterwards(ironic: Ir
     node = ironic("GET", f"/v1/nodes/{uuid}").json
     assert node["driver_internal_info"]["agent_url"] == "http://10.0.0.1:9999"
     assert token not in ironic("GET", f"/v1/nodes/{uuid}").content.decode()
+    NodeRow.objects.update(provision_state="available")
+    assert ironic.provision(uuid, "active").status == 202
+    assert ironic("GET", f"/v1/lookup?node_uuid={uuid}").json["config"]["agent_token"] not in (token, "******")
 
 
 def test_an_agents_inspection_makes_ports(ironic: Ironic) -> None:
