@@ -16,7 +16,7 @@ from tests.contract.cli_shells import Cumulus, Sonic
 from tests.contract.ovs_switch import PORTS, OvsBench
 from tests.contract.ssh_switch import PASSWORD, USER, CommandLine, SshSwitch
 
-SWITCHES = ("fake", "ovs", "eos", "nxos", "junos", "sonic", "sonic-modes", "cumulus")
+SWITCHES = ("fake", "ovs", "eos", "nxos", "junos", "sonic", "cumulus")
 
 
 class SwitchBench:

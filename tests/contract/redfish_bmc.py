@@ -33,6 +33,8 @@ from koguma.model.states import PowerState
 
 USER, PASSWORD = "koguma", "s3cretpw1"
 SYSTEM = "/redfish/v1/Systems/1"
+SIMPLE_UPDATE = "/redfish/v1/UpdateService/Actions/UpdateService.SimpleUpdate"
+TASK = "/redfish/v1/TaskService/TaskMonitors/1"
 RESETS = ["On", "ForceOff", "GracefulShutdown", "ForceRestart", "Nmi"]
 SOURCES = ["None", "Pxe", "Hdd", "Cd", "BiosSetup", "UefiHttp"]
 FACTORY_BIOS = {"BootMode": "Uefi", "NumaEnabled": True, "QuietBoot": True}
@@ -69,6 +71,8 @@ class RedfishBmc:
         self.bios: dict[str, Any] = dict(FACTORY_BIOS)
         self.pending: dict[str, Any] = {}
         self.secure_boot = False
+        self.update: dict[str, Any] = {}
+        self.asked_update: dict[str, Any] = {}
         self.resets: list[str] = []
         self.resets_known = list(RESETS)
         self.requests: list[str] = []
@@ -104,8 +108,14 @@ class RedfishBmc:
             ),
             "/redfish/v1/UpdateService": lambda: {
                 "FirmwareInventory": {"@odata.id": "/redfish/v1/UpdateService/FirmwareInventory"},
-                "Actions": {},
+                "Actions": {
+                    "#UpdateService.SimpleUpdate": {
+                        "target": SIMPLE_UPDATE,
+                        "TransferProtocol@Redfish.AllowableValues": ["HTTP", "HTTPS"],
+                    }
+                },
             },
+            TASK: lambda: self.update,
             "/redfish/v1/UpdateService/FirmwareInventory": lambda: _members(
                 "/redfish/v1/UpdateService/FirmwareInventory",
                 [f"/redfish/v1/UpdateService/FirmwareInventory/{name}" for name in ("BIOS", "BMC")],
@@ -147,6 +157,10 @@ class RedfishBmc:
             self.pending = dict(FACTORY_BIOS)
         elif path == f"{SYSTEM}/SecureBoot":
             self.secure_boot = body["SecureBootEnable"]
+        elif path == SIMPLE_UPDATE:
+            self.update = {"Id": "1", "Name": "update", "TaskState": "Running", "PercentComplete": 40}
+            self.asked_update = body
+            return 202
         elif path.startswith(f"{SYSTEM}/VirtualMedia/"):
             name = path.removeprefix(f"{SYSTEM}/VirtualMedia/").split("/")[0]
             if path.endswith("InsertMedia") and self.media[name]:
@@ -203,7 +217,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if self._misbehaves(path) or self._is_stranger(path):
             return
         found = self.bmc.get(path)
-        self._answer(200 if found else 404, json.dumps(found or _error("no such resource")).encode())
+        running = path == TASK and self.bmc.update.get("TaskState") == "Running"
+        self._answer(
+            202 if running else 200 if found else 404, json.dumps(found or _error("no such resource")).encode()
+        )
 
     def do_PATCH(self) -> None:
         path = self.path.rstrip("/")
@@ -212,7 +229,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if self._misbehaves(path) or self._is_stranger(path):
             return
         status = self.bmc.change(path, body)
-        self._answer(status, b"" if status == 204 else json.dumps(_error("refused")).encode())
+        self._answer(status, b"" if status in {202, 204} else json.dumps(_error("refused")).encode())
 
     do_POST = do_PATCH  # noqa: N815 - the name is http.server's
 
@@ -234,6 +251,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         try:
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
+            if status == 202:
+                self.send_header("Location", TASK)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)

@@ -18,12 +18,15 @@ from koguma.contracts.management import (
     BootMode,
     Capability,
     FakeMachine,
+    FirmwareUpdate,
     ManagementDriver,
     Media,
     MediaKind,
+    Progress,
 )
 from koguma.contracts.power import Access, PowerDriver
 from koguma.drivers.power import open_management, open_power
+from koguma.drivers.power.fake.stored import StoredMachine
 from koguma.drivers.power.ipmi.management import IpmiManagement
 from koguma.model.states import PowerState
 from tests.contract.ipmi_bmc import IpmiBmc
@@ -61,11 +64,14 @@ def redfish() -> Iterator[RedfishBmc]:
     bmc.close()
 
 
-@pytest.fixture(params=["fake", "ipmi", "redfish"])
+@pytest.fixture(params=["fake", "stored", "ipmi", "redfish"])
 def bench(request: pytest.FixtureRequest) -> Bench:
     if request.param == "fake":
         fake = FakeMachine()
         return Bench(fake, fake)
+    if request.param == "stored":  # power and management are two objects, as in two processes
+        directory = request.getfixturevalue("tmp_path")
+        return Bench(StoredMachine(directory, "node1"), StoredMachine(directory, "node1"))
     bmc = request.getfixturevalue(request.param)
     lacks: frozenset[Capability] = frozenset()
     if isinstance(bmc, RedfishBmc):
@@ -207,6 +213,28 @@ def test_firmware_is_listed_with_its_versions(bench: Bench) -> None:
     found = bench.driver.get_firmware(timeout_s=LIMIT_S)
     assert {item.name for item in found} == {"BIOS", "BMC"}
     assert all(item.version for item in found)
+
+
+def test_firmware_is_updated_from_a_url_and_the_task_is_followed(bench: Bench) -> None:
+    bench.need(Capability.FIRMWARE_UPDATE)
+    task = bench.driver.start_firmware_update("https://192.0.2.9/bios.bin", timeout_s=LIMIT_S)
+    assert bench.driver.get_firmware_update(task, timeout_s=LIMIT_S).progress in {Progress.RUNNING, Progress.DONE}
+    with pytest.raises(PowerRefused):
+        bench.driver.get_firmware_update("/redfish/v1/TaskService/TaskMonitors/99", timeout_s=LIMIT_S)
+
+
+def test_a_redfish_update_says_how_far_it_is_and_how_it_ended(redfish: RedfishBmc) -> None:
+    redfish.restore()
+    driver = open_management(redfish.access)
+    task = driver.start_firmware_update("https://192.0.2.9/bios.bin", timeout_s=LIMIT_S)
+    assert redfish.asked_update == {"ImageURI": "https://192.0.2.9/bios.bin", "TransferProtocol": "HTTPS"}
+    assert driver.get_firmware_update(task, timeout_s=LIMIT_S) == FirmwareUpdate(Progress.RUNNING, 40)
+    redfish.update = {"Id": "1", "Name": "update", "TaskState": "Completed", "PercentComplete": 100}
+    assert driver.get_firmware_update(task, timeout_s=LIMIT_S) == FirmwareUpdate(Progress.DONE, 100)
+    redfish.update = {"TaskState": "Exception", "Messages": [{"Message": "bad signature"}]}
+    assert driver.get_firmware_update(task, timeout_s=LIMIT_S) == FirmwareUpdate(Progress.FAILED, None, "bad signature")
+    with pytest.raises(PowerRefused, match="http or https"):
+        driver.start_firmware_update("file:///etc/passwd", timeout_s=LIMIT_S)
 
 
 def test_secure_boot_is_switched(bench: Bench) -> None:

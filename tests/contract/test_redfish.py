@@ -55,6 +55,31 @@ def test_an_address_is_a_host_or_a_url(address: str, port: int | None, url: str,
 
 
 @pytest.mark.parametrize(
+    ("options", "verify", "system"),
+    [
+        ({}, True, None),
+        ({"redfish_verify_ca": False}, False, None),
+        ({"redfish_verify_ca": "false", "redfish_system_id": SYSTEM}, False, SYSTEM),
+        ({"redfish_verify_ca": "True"}, True, None),
+        ({"redfish_verify_ca": "/etc/koguma/ca.pem"}, "/etc/koguma/ca.pem", None),
+    ],
+)
+def test_ironics_words_fill_what_an_address_leaves_open(
+    options: dict[str, object], verify: bool | str, system: str | None
+) -> None:
+    place = place_of(Access("redfish", "https://bmc1/", options=options))
+    assert (place.verify, place.system) == (verify, system)
+    said = place_of(Access("redfish", f"https://bmc1/redfish/v1/Systems/9?tls=sha256:{'0' * 64}", options=options))
+    assert (said.fingerprint, said.system) == ("0" * 64, "/redfish/v1/Systems/9")
+
+
+@pytest.mark.parametrize("options", [{"redfish_verify_ca": "ca.pem"}, {"redfish_system_id": "/etc/passwd"}])
+def test_words_of_ironics_that_mean_nothing_are_refused_for_good(options: dict[str, object]) -> None:
+    with pytest.raises(PowerRefused, match="address must be"):
+        place_of(Access("redfish", "https://bmc1", options=options))
+
+
+@pytest.mark.parametrize(
     "address",
     [
         "", "redfish://", "ftp://bmc1", "redfish://u:p@bmc1", "redfish://bmc1/etc/passwd", "redfish://bmc1:99999",

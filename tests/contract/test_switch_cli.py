@@ -201,6 +201,25 @@ def test_what_a_switch_says_to_a_refused_command_is_in_the_error(server: SshSwit
     assert str(caught.value).isprintable()
 
 
+@on("sonic-modes")
+def test_newer_sonic_ports_have_a_mode_that_must_fit(server: SshSwitch) -> None:
+    line = server.command_line
+    assert isinstance(line, Sonic)
+    driver = open_switch(access_to(server, "sonic"))
+    for vlans in (
+        PortVlans.access(10),
+        PortVlans.trunk((20, 21), native=10),
+        PortVlans.trunk((20,)),
+        PortVlans.access(20),
+    ):
+        assert driver.set_port("Ethernet0", vlans, timeout_s=LIMIT_S)
+    assert line.tables["PORT"]["Ethernet0"]["mode"] == "access"
+    bond = Bond(3, ("Ethernet0", "Ethernet4"), PortVlans.trunk((20, 30)))
+    assert driver.set_bond(bond, timeout_s=LIMIT_S)
+    assert driver.remove_bond(3, PortVlans.access(40), timeout_s=LIMIT_S)
+    assert line.tables["PORTCHANNEL"] == {}
+
+
 @on("cumulus")
 def test_a_refused_revision_is_not_left_pending(server: SshSwitch) -> None:
     line = server.command_line

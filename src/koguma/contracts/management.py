@@ -28,6 +28,7 @@ class Capability(StrEnum):
     VIRTUAL_MEDIA = "virtual media"  # a disc image over the network
     BIOS = "bios settings"  # read and write the firmware's settings
     FIRMWARE = "firmware inventory"  # what firmware there is, in which version
+    FIRMWARE_UPDATE = "firmware update"  # write firmware from a URL
     SECURE_BOOT = "secure boot"  # switch UEFI secure boot
 
 
@@ -89,6 +90,21 @@ class FirmwareItem:
     updateable: bool
 
 
+class Progress(StrEnum):
+    """How far a task of a BMC is."""
+
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class FirmwareUpdate:
+    progress: Progress
+    percent: int | None = None
+    message: str = ""
+
+
 class ManagementDriver(Protocol):
     """One machine's BMC. Every call ends within about its timeout and raises PowerError otherwise: Unsupported for what
     it cannot do at all; `retry` on the error tells whether the same call may succeed later. Asking again for what is so
@@ -130,6 +146,11 @@ class ManagementDriver(Protocol):
 
     def get_firmware(self, *, timeout_s: float) -> tuple[FirmwareItem, ...]: ...
 
+    def start_firmware_update(self, url: str, *, timeout_s: float) -> str:
+        """Tell the BMC to fetch an image and write it where it belongs. Returns the BMC's name of the task."""
+
+    def get_firmware_update(self, task: str, *, timeout_s: float) -> FirmwareUpdate: ...
+
     def get_secure_boot(self, *, timeout_s: float) -> bool: ...
 
     def set_secure_boot(self, on: bool, *, timeout_s: float) -> None:
@@ -158,6 +179,7 @@ class FakeMachine(FakePower):
         self.bios = dict(self.factory_bios)
         self.pending_bios: dict[str, BiosValue] = {}
         self.firmware = (FirmwareItem("BIOS", "1.0", True), FirmwareItem("BMC", "2.1", True))
+        self.updates: dict[str, FirmwareUpdate] = {}
         self.secure_boot = False
         self.nmis = 0
         self.resets = 0
@@ -223,6 +245,18 @@ class FakeMachine(FakePower):
     def get_firmware(self, *, timeout_s: float) -> tuple[FirmwareItem, ...]:
         self._answer("get firmware", timeout_s)
         return self.firmware
+
+    def start_firmware_update(self, url: str, *, timeout_s: float) -> str:
+        self._answer(f"update {url}", timeout_s)
+        self.updates[url] = FirmwareUpdate(Progress.DONE, 100)
+        self._changed()
+        return url
+
+    def get_firmware_update(self, task: str, *, timeout_s: float) -> FirmwareUpdate:
+        self._answer(f"get update {task}", timeout_s)
+        if task not in self.updates:
+            raise PowerRefused(f"a task must be one the BMC knows, got {task[:80]!r} (fake)")
+        return self.updates[task]
 
     def get_secure_boot(self, *, timeout_s: float) -> bool:
         self._answer("get secure boot", timeout_s)

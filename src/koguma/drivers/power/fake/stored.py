@@ -20,7 +20,15 @@ from pathlib import Path
 from typing import Any
 
 from koguma.contracts.errors import PowerError, PowerRefused, PowerTimeout, PowerUnreachable
-from koguma.contracts.management import BootChoice, BootDevice, BootMode, FakeMachine, MediaKind
+from koguma.contracts.management import (
+    BootChoice,
+    BootDevice,
+    BootMode,
+    FakeMachine,
+    FirmwareUpdate,
+    MediaKind,
+    Progress,
+)
 from koguma.model.states import PowerState
 
 FAILURES: Mapping[str, type[PowerError]] = {
@@ -54,6 +62,7 @@ class StoredMachine(FakeMachine):
                 "bios": self.bios,
                 "pending_bios": self.pending_bios,
                 "secure_boot": self.secure_boot,
+                "updates": list(self.updates),
                 "nmis": self.nmis,
                 "resets": self.resets,
             },
@@ -67,6 +76,7 @@ class StoredMachine(FakeMachine):
         self.state = PowerState(stored["power"])
         self.boot = BootChoice(device and BootDevice(device), persistent, mode and BootMode(mode))
         self.media = {MediaKind(kind): url for kind, url in stored["media"].items()}
+        self.updates = {url: FirmwareUpdate(Progress.DONE, 100) for url in stored["updates"]}
         self.bios, self.pending_bios = stored["bios"], stored["pending_bios"]
         self.secure_boot, self.nmis, self.resets = stored["secure_boot"], stored["nmis"], stored["resets"]
 

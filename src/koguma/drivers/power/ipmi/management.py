@@ -1,6 +1,6 @@
 """What IPMI can do beside power: boot device, reset, power cycle, NMI.
 
-IPMI has no virtual media, BIOS settings, firmware inventory or secure boot: those raise Unsupported.
+IPMI has no virtual media, BIOS settings, firmware inventory, firmware update or secure boot: those raise Unsupported.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from koguma.contracts.management import (
     BootMode,
     Capability,
     FirmwareItem,
+    FirmwareUpdate,
     Media,
     MediaKind,
 )
@@ -112,6 +113,12 @@ class IpmiManagement(IpmiPower):
 
     def get_firmware(self, *, timeout_s: float) -> tuple[FirmwareItem, ...]:
         self._lacks(Capability.FIRMWARE)
+
+    def start_firmware_update(self, url: str, *, timeout_s: float) -> str:
+        self._lacks(Capability.FIRMWARE_UPDATE)
+
+    def get_firmware_update(self, task: str, *, timeout_s: float) -> FirmwareUpdate:
+        self._lacks(Capability.FIRMWARE_UPDATE)
 
     def get_secure_boot(self, *, timeout_s: float) -> bool:
         self._lacks(Capability.SECURE_BOOT)

@@ -46,12 +46,12 @@ def place_of(access: Access) -> Place:
     host = parts.hostname
     if parts.scheme not in _SCHEMES or not host or not re.fullmatch(r"[0-9A-Za-z.:%_-]+", host) or parts.username:
         raise _refused(access)
-    path = parts.path.rstrip("/")
+    path = parts.path.rstrip("/") or str(access.options.get("redfish_system_id") or "").rstrip("/")
     if path and not re.fullmatch(r"/redfish/v1/Systems/[^/\s]+", path):
         raise _refused(access)
     authority = (f"[{host}]" if ":" in host else host) + (f":{port}" if port else "")
     query = parse_qs(parts.query, keep_blank_values=True)
-    fingerprint, verify = _trust(access, query.pop("tls", ["public"]))
+    fingerprint, verify = _trust(access, query.pop("tls", [_ironics_trust(access)]))
     if query:
         raise _refused(access)
     return Place(f"{_SCHEMES[parts.scheme]}://{authority}", path or None, fingerprint, verify)
@@ -66,6 +66,14 @@ def _trust(access: Access, values: list[str]) -> tuple[str | None, bool | str]:
     if kind in {"any", "public"} and not value:
         return None, kind == "public"
     raise _refused(access)
+
+
+def _ironics_trust(access: Access) -> str:
+    """`redfish_verify_ca` in our words: a truth value, as such or as text, or the path of an authority."""
+    value = str(access.options.get("redfish_verify_ca", True))
+    if value.lower() in {"false", "no", "off", "0"}:
+        return "any"
+    return "public" if value.lower() in {"true", "yes", "on", "1"} else f"ca:{value}"
 
 
 def _refused(access: Access) -> PowerRefused:

@@ -1,5 +1,5 @@
-"""What a Redfish service can do beside power: boot device, reset, NMI, virtual media, BIOS settings, firmware inventory
-and secure boot.
+"""What a Redfish service can do beside power: boot device, reset, NMI, virtual media, BIOS settings, firmware and
+secure boot.
 """
 
 from __future__ import annotations
@@ -20,11 +20,13 @@ from koguma.contracts.management import (
     BootMode,
     Capability,
     FirmwareItem,
+    FirmwareUpdate,
     Media,
     MediaKind,
+    Progress,
 )
 from koguma.contracts.power import Access
-from koguma.drivers.power.redfish.connection import Conversation
+from koguma.drivers.power.redfish.connection import Conversation, printable
 from koguma.drivers.power.redfish.power import POLL_S, RedfishPower, power_of, reset
 from koguma.model.states import PowerState
 
@@ -37,6 +39,11 @@ _SOURCES = {
 }
 _DEVICES = {source: device for device, source in _SOURCES.items()}
 _MODES = {BootMode.BIOS: sushy.BootSourceOverrideMode.LEGACY, BootMode.UEFI: sushy.BootSourceOverrideMode.UEFI}
+_PROTOCOLS = {
+    "http": sushy.UpdateTransferProtocolType.HTTP,
+    "https": sushy.UpdateTransferProtocolType.HTTPS,
+}
+_FAILED = frozenset({"Exception", "Killed", "Cancelled", "Interrupted"})
 _KINDS = {
     MediaKind.CDROM: {sushy.VIRTUAL_MEDIA_CD, sushy.VIRTUAL_MEDIA_DVD},
     MediaKind.DISK: {sushy.VIRTUAL_MEDIA_USBSTICK},
@@ -164,6 +171,26 @@ class RedfishManagement:
                 FirmwareItem(item.name or item.identity, item.version or "", bool(item.updateable))
                 for item in inventory.get_members()
             )
+
+    def start_firmware_update(self, url: str, *, timeout_s: float) -> str:
+        protocol = _PROTOCOLS.get(urlsplit(url).scheme)
+        if protocol is None:
+            raise PowerRefused(f"firmware must be an http or https URL, got {url[:120]!r}")
+        conversation = Conversation(self._access, timeout_s)
+        with conversation.translated("start a firmware update"):
+            service = conversation.root().get_update_service()
+            return str(service.simple_update(url, transfer_protocol=protocol).task_monitor_uri)
+
+    def get_firmware_update(self, task: str, *, timeout_s: float) -> FirmwareUpdate:
+        conversation = Conversation(self._access, timeout_s)
+        with conversation.translated("tell how far its firmware update is"):
+            monitor = conversation.root().get_task_monitor(task)
+            if monitor.is_processing:
+                return FirmwareUpdate(Progress.RUNNING, monitor.task.percent_complete if monitor.task else None)
+            told = monitor.response.json() if monitor.response.content else {}
+            message = "; ".join(printable(each.get("Message", "")) for each in told.get("Messages") or ())[:200]
+            failed = told.get("TaskState") in _FAILED or told.get("TaskStatus") == "Critical"
+            return FirmwareUpdate(Progress.FAILED if failed else Progress.DONE, told.get("PercentComplete"), message)
 
     def get_secure_boot(self, *, timeout_s: float) -> bool:
         conversation = Conversation(self._access, timeout_s)
