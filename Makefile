@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help packages lab lab-down test test-fast test-long test-openstacksdk check format lock bench bench-boot bench-images clean
+.PHONY: help packages lab lab-down test test-fast test-long test-openstacksdk check format lock bench bench-boot bench-images bench-lifecycle clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -62,13 +62,16 @@ lock: ## Lock the dependencies again, with hashes
 	$(BIN)/pip-compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-emit-options \
 	  --strip-extras --allow-unsafe --extra dev --output-file requirements.lock pyproject.toml
 
-bench: bench-boot bench-images ## Run every benchmark
+bench: bench-boot bench-images bench-lifecycle ## Run every benchmark
 
 bench-boot: packages $(BIN)/koguma ## Power-on to installed, against the direct boot of the same image
 	$(SUDO) $(BIN)/python bench/boot.py
 
 bench-images: packages $(BIN)/koguma ## The image repository beside OSTree and, where installed, restic, git, casync
 	$(SUDO) $(BIN)/python bench/images.py
+
+bench-lifecycle: $(BIN)/koguma ## The Ironic API: creates, PATCH, lists and deploys of a fleet of fake hardware
+	$(BIN)/python bench/lifecycle.py
 
 clean: ## Remove what building and testing made here
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build src/*.egg-info
