@@ -30,6 +30,13 @@ class OvsBench:
         self.target = f"unix:{self.directory}/db.sock"
         environ = {key: str(self.directory) for key in ("OVS_RUNDIR", "OVS_DBDIR", "OVS_LOGDIR")}
         self._environ = environ
+        try:
+            self._build(environ)
+        except BaseException:
+            self.close()
+            raise
+
+    def _build(self, environ: dict[str, str]) -> None:
         netns.create(self.name)
         run(["ovsdb-tool", "create", f"{self.directory}/conf.db", SCHEMA], environ=environ)
         self._start("ovsdb-server", f"{self.directory}/conf.db", f"--remote=p{self.target}")

@@ -320,6 +320,7 @@ class EmulatorBmc:
                 urllib.request.urlopen(f"https://127.0.0.1:{self.port}/redfish/v1/", timeout=2, context=context).close()
             except (URLError, OSError):
                 if time.monotonic() > deadline or self.process.poll() is not None:
+                    self.close()
                     raise AssertionError((self.directory / "log").read_text()) from None
                 time.sleep(0.1)
             else:

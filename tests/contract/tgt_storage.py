@@ -52,8 +52,9 @@ class TgtStorage:
             )
         deadline = time.monotonic() + 60
         while not (self.directory / "tgtd.0").exists():
-            assert time.monotonic() < deadline
-            assert self.process.poll() is None, (self.directory / "log").read_text()
+            if time.monotonic() > deadline or self.process.poll() is not None:
+                self.close()
+                raise AssertionError((self.directory / "log").read_text())
             time.sleep(0.05)
 
 
