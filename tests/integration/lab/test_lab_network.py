@@ -123,7 +123,8 @@ def test_a_user_and_a_running_machine_outlive_their_bmc(lab: Lab) -> None:
     kill(lab, "node1-bmc")
     assert not bmc.running()
     lab.machines_up(power_on=False)
-    wait_until("the new BMC knowing the machine", lambda: bmc.power_is_on(account), timeout_s=10)
+    # It has only just been started: until it answers, its answer is none.
+    wait_until("the new BMC knowing the machine", lambda: bmc.power_is_on_or_none(account) is True, timeout_s=30)
     bmc.power(PowerAction.OFF, account)
     wait_for_power(lab, "node1", is_on=False)
 
