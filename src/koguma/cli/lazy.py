@@ -51,7 +51,7 @@ class LazyGroup(TyperGroup):
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """As click does, but an unknown command's error suggests the nearest one."""
-        if args and self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
+        if args and args[0] not in self.list_commands(ctx) and not args[0].startswith("-"):
             near = get_close_matches(args[0], self.list_commands(ctx), 1)
             hint = f"did you mean {near[0]!r}?" if near else f"{ctx.command_path} help lists the commands"
             ctx.fail(f"{args[0]!r} is not a command of {ctx.command_path}; {hint}")

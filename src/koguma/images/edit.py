@@ -26,7 +26,6 @@ from typing import Protocol
 
 from koguma.images.aptsources import apt_settings
 from koguma.images.checkout import apply_attributes
-from koguma.images.commits import Commit
 from koguma.images.draft import Folder, store_root
 from koguma.images.errors import EditError, ImageError
 from koguma.images.files import locked, remove_tree, write_atomically
@@ -119,7 +118,7 @@ def edit(
     with alone(repository, branch):
         session = pending(repository, branch) or begin(repository, branch, Session(head_of(repository, branch)))
         root = repository.root(repository.commit(session.base))
-        with _apt_cache(repository, root) as apt, opened(repository, branch, session, say) as run:
+        with _apt_cache(repository, root) as apt, opened(repository, branch, session) as run:
             if apt and _lists_are_old(apt):
                 say("fetching package lists")
                 if run(["apt-get", "-qq", "update"], apt, quiet=True) != 0:
@@ -136,15 +135,15 @@ class Run(Protocol):
 
 
 @contextmanager
-def opened(repository: Repository, branch: str, session: Session, say: Callable[[str], None]) -> Iterator[Run]:
+def opened(repository: Repository, branch: str, session: Session) -> Iterator[Run]:
     """What runs commands in a session; for whoever works `alone` on the branch."""
     folder = folder_of(repository, branch)
     base = repository.commit(session.base)
-    image = _root_image(repository, base, say)
-    _prepare_aid(repository.objects.read, repository.root(base), folder)
+    lower = partial(source, repository, base.tree)
+    prepare_aid(repository.objects.read, repository.root(base), folder)
 
     def run(command: Sequence[str], apt: Path | None = None, *, quiet: bool = False) -> int:
-        return _run(folder, image, apt, command, quiet=quiet)
+        return run_in(folder, lower, apt, command, quiet=quiet)
 
     yield run
 
@@ -217,12 +216,7 @@ def discard(repository: Repository, branch: str) -> None:
         remove_tree(folder_of(repository, branch))
 
 
-def _root_image(repository: Repository, base: Commit, _say: Callable[[str], None]) -> Lower:
-    """A view of the base, at once whether its boot artifact is there or not."""
-    return partial(source, repository, base.tree)
-
-
-def _prepare_aid(read: Read, root: Entry, folder: Path) -> None:
+def prepare_aid(read: Read, root: Entry, folder: Path) -> None:
     """Lay out the layer that lies between image and changes, its directories with the image's own attributes."""
     aid = folder / "aid"
     remove_tree(aid)
@@ -298,9 +292,9 @@ def _lists_are_old(apt: Path) -> bool:
     return newest == 0 or time.time() - fetched > _LISTS_MAX_AGE_S
 
 
-def _run(folder: Path, image: Lower, apt: Path | None, command: Sequence[str], *, quiet: bool = False) -> int:
+def run_in(folder: Path, lower: Lower, apt: Path | None, command: Sequence[str], *, quiet: bool = False) -> int:
     """Run a command in the session's namespaces and wait for it."""
-    with image() as shown:
+    with lower() as shown:
         return _run_over(folder, shown, apt, command, quiet=quiet)
 
 

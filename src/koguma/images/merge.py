@@ -225,7 +225,7 @@ def _rebuild(repository: Repository, branch: str, session: Session, conflicts: S
     commands = dict.fromkeys(item.command for item in conflicts if item.problem is Problem.STALE)
     if not commands:
         return
-    with opened(repository, branch, session, say) as run:
+    with opened(repository, branch, session) as run:
         for command in commands:
             say(f"making stale files again: {command}")
             if run(["/bin/sh", "-c", command], quiet=True) == 0:

@@ -8,20 +8,20 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
-from koguma.images import edit
 from koguma.images.checkout import apply_attributes
 from koguma.images.commits import Commit
+from koguma.images.edit import prepare_aid, run_in
 from koguma.images.errors import EditError
 from koguma.images.files import remove_tree
 from koguma.images.repository import Repository
+from koguma.images.views import source
 
 
-def run_in_image(
-    repository: Repository, commit: Commit, command: Sequence[str], *, say: Callable[[str], None] = lambda _: None
-) -> int:
+def run_in_image(repository: Repository, commit: Commit, command: Sequence[str]) -> int:
     """Run a command in the commit's tree; returns its exit status. Nothing of what it changes is kept."""
     if os.geteuid() != 0:
         raise EditError(f"a run in an image needs root for its mounts, got user id {os.geteuid()}")
@@ -31,8 +31,7 @@ def run_in_image(
             (folder / name).mkdir()
         root = repository.root(commit)
         apply_attributes(os.fsencode(folder / "upper"), root)
-        image = edit._root_image(repository, commit, say)
-        edit._prepare_aid(repository.objects.read, root, folder)
-        return edit._run(folder, image, None, command)
+        prepare_aid(repository.objects.read, root, folder)
+        return run_in(folder, partial(source, repository, commit.tree), None, command)
     finally:
         remove_tree(folder)

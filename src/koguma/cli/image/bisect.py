@@ -115,7 +115,7 @@ def run(
         elif in_image:
             from koguma.images.trial import run_in_image
 
-            step = search.run(lambda commit: run_in_image(repository, commit, words, say=say), say)
+            step = search.run(lambda commit: run_in_image(repository, commit, words), say)
         else:
             step = search.run(lambda commit: _run_script(repository, commit, words), say)
     if json:

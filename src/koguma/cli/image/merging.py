@@ -11,7 +11,7 @@ from koguma.cli.image.common import Json, open_repository, print_json, printable
 from koguma.cli.image.pending import conflict_document, conflict_line
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from koguma.images.merge import Outcome
     from koguma.images.repository import Repository
@@ -95,25 +95,14 @@ def cherry_pick(
     json: Json = False,
 ) -> None:
     """Make the changes of other commits on a branch; prints the branch's commit last."""
-    from koguma.images import replay
+    from koguma.images.replay import cherry_pick as begin
 
     repository = open_repository(context)
     if abort or continue_ or skip:
         _go_on(repository, "cherry-pick", branch, message, abort=abort, skip=skip, json=json)
         return
-    if not revisions:
-        raise typer.BadParameter("say which commits", param_hint="REVISIONS")
-    outcomes = replay.cherry_pick(
-        repository,
-        revisions,
-        branch,
-        message=message,
-        mainline=mainline,
-        commit=not no_commit,
-        rebuild=not no_rebuild,
-        say=say,
-    )
-    _finish(repository, branch, outcomes, "cherry-pick", json=json)
+    how = {"message": message, "mainline": mainline, "commit": not no_commit, "rebuild": not no_rebuild}
+    _replay(begin, repository, revisions, branch, "cherry-pick", how, json=json)
 
 
 @app.command()
@@ -131,25 +120,30 @@ def revert(
     json: Json = False,
 ) -> None:
     """Undo what commits did, as a new commit; prints the branch's commit last."""
-    from koguma.images import replay
+    from koguma.images.replay import revert as begin
 
     repository = open_repository(context)
     if abort or continue_ or skip:
         _go_on(repository, "revert", branch, message, abort=abort, skip=skip, json=json)
         return
+    how = {"message": message, "mainline": mainline, "commit": not no_commit, "rebuild": not no_rebuild}
+    _replay(begin, repository, revisions, branch, "revert", how, json=json)
+
+
+def _replay(
+    begin: Callable[..., Sequence[Outcome]],
+    repository: Repository,
+    revisions: list[str] | None,
+    branch: str | None,
+    kind: str,
+    how: dict[str, Any],
+    *,
+    json: bool,
+) -> None:
+    """Begin a cherry-pick or a revert and tell how it went."""
     if not revisions:
         raise typer.BadParameter("say which commits", param_hint="REVISIONS")
-    outcomes = replay.revert(
-        repository,
-        revisions,
-        branch,
-        message=message,
-        mainline=mainline,
-        commit=not no_commit,
-        rebuild=not no_rebuild,
-        say=say,
-    )
-    _finish(repository, branch, outcomes, "revert", json=json)
+    _finish(repository, branch, begin(repository, revisions, branch, say=say, **how), kind, json=json)
 
 
 def _end_merge(repository: Repository, branch: str | None, message: str | None, *, abort: bool, json: bool) -> None:
