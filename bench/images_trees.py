@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from koguma.images.aptsources import apt_settings, machine_sources, mirror_lines
+from koguma.images.tools import with_own_mounts
 
 SUITE = "bookworm"
 _BASE = ("systemd-sysv", "dbus", "openssh-server", "iproute2", "linux-image-amd64", "initramfs-tools", "zstd")
@@ -104,7 +105,12 @@ def _make(tree: Path, packages: tuple[str, ...], *, fixes: bool) -> None:
         print(f"making {tree}", flush=True)
         environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"}
         done = subprocess.run(
-            command, check=False, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True
+            with_own_mounts(command),
+            check=False,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
         )
         if done.returncode:
             raise RuntimeError(f"mmdebstrap failed with status {done.returncode}: {done.stderr[-2000:]}")

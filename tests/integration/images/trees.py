@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from koguma.images.aptsources import machine_sources, mirror_lines
+from koguma.images.tools import with_own_mounts
 
 RPM_TOOLS = ("rpm", "rpmbuild")
 RPM_DATABASE = "usr/lib/sysimage/rpm/rpmdb.sqlite"
@@ -212,5 +213,5 @@ def debian_tar(suite: str, target: Path, *packages: str, variant: str = "essenti
     sources.write_text("".join(f"{line}\n" for line in mirror_lines(suite, ["main"], machine_sources())))
     options = [f"--variant={variant}", "--format=tar", *([f"--include={','.join(packages)}"] if packages else [])]
     command = ["mmdebstrap", *options, suite, str(target), *([str(sources)] if sources.stat().st_size else [])]
-    subprocess.run(command, check=True, capture_output=True)
+    subprocess.run(with_own_mounts(command), check=True, capture_output=True)
     return target

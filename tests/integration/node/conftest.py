@@ -21,6 +21,7 @@ from machine import MAC, Lab
 from koguma.images.aptsources import machine_sources, mirror_lines
 from koguma.images.signing import create_keys
 from koguma.images.stage1 import build_stage1
+from koguma.images.tools import with_own_mounts
 
 NODE = Path(__file__).resolve().parents[3] / "node"
 SUITE = "bookworm"
@@ -106,8 +107,10 @@ def _build_root(root: Path) -> None:
     options = [f"--dpkgopt=path-exclude=/lib/modules/*/kernel/{folder}/*" for folder in excluded]
     options += [f"--dpkgopt=path-exclude=/usr/share/{folder}/*" for folder in ("doc", "man", "locale")]
     subprocess.run(
-        ["mmdebstrap", "--quiet", "--variant=minbase", f"--include={PACKAGES}", *options, SUITE, root,
-         *([str(sources)] if lines else [])],
+        with_own_mounts(
+            ["mmdebstrap", "--quiet", "--variant=minbase", f"--include={PACKAGES}", *options, SUITE, str(root),
+             *([str(sources)] if lines else [])]
+        ),
         check=True,
     )  # fmt: skip
     (root / "etc/probe.conf.tpl").write_text(TEMPLATE)
