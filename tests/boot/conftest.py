@@ -21,8 +21,8 @@ import httpx
 import pytest
 
 KOGUMA = Path(sys.executable).with_name("koguma")
-API = "127.0.0.1:6398"
-LAB = "tboot"
+API = os.environ.get("KOGUMA_TEST_API", "127.0.0.1:6398")
+LAB = os.environ.get("KOGUMA_TEST_LAB", "tboot")
 ACTIVE_TIMEOUT_S = 900
 
 
@@ -153,8 +153,11 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     kept = os.environ.get("KOGUMA_TEST_SITE")
     site = Site(Path(kept or f"/var/tmp/koguma-test-boot-{os.getpid()}"))
     try:
-        site.koguma("lab", "up", "--nodes", "2", timeout_s=ACTIVE_TIMEOUT_S)
-        site.koguma("lab", "up", "--nodes", "3", "--uefi", timeout_s=ACTIVE_TIMEOUT_S)
+        if (site.state / "lab" / "lab.json").exists():
+            site.koguma("lab", "up", timeout_s=ACTIVE_TIMEOUT_S)
+        else:
+            site.koguma("lab", "up", "--nodes", "2", timeout_s=ACTIVE_TIMEOUT_S)
+            site.koguma("lab", "up", "--nodes", "3", "--uefi", timeout_s=ACTIVE_TIMEOUT_S)
         yield site
     finally:
         site.close()

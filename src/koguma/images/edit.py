@@ -24,6 +24,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Protocol
 
+from koguma.images import usernamespace
 from koguma.images.aptsources import apt_settings
 from koguma.images.checkout import apply_attributes
 from koguma.images.draft import Folder, store_root
@@ -67,18 +68,23 @@ _PASSED_ON = (
 Lower = Callable[[], AbstractContextManager[Source]]
 """What a session lies over, to be mounted anew for every command."""
 
+_OVERLAY = "redirect_dir=off,metacopy=off,index=off"
+_OVERLAY_INSIDE = "userxattr,index=off"
+"""In a user namespace: with `userxattr` there are neither redirects nor metacopies, and saying so is an error."""
+
 _SCRIPT = r"""
 set -eu
-image=$1 apt=$2; shift 2
+image=$1 apt=$2 how=$3; shift 3
 mount -t tmpfs -o mode=0700 koguma mnt
 mkdir mnt/image mnt/root
 eval "mount $image mnt/image"
 case $image in *,fd=?,*) fd=${image#*,fd=}; eval "exec ${fd%%,*}<&-" ;; esac  # the session must not hold /dev/fuse
 layers=lowerdir=aid:mnt/image,upperdir=upper,workdir=work
-mount -t overlay -o $layers,redirect_dir=off,metacopy=off,index=off koguma mnt/root
+mount -t overlay -o $layers,$how koguma mnt/root
 root=mnt/root
 mount -t proc proc $root/proc
-mount -t sysfs -o ro sysfs $root/sys
+# Root of a user namespace may not mount a sysfs of a network it does not own; the host's shows the same.
+mount -t sysfs -o ro sysfs $root/sys 2>/dev/null || mount --rbind /sys $root/sys
 mount -t tmpfs -o mode=0755,nosuid,size=16m koguma $root/dev
 for device in null zero full random urandom tty; do
   : > $root/dev/$device
@@ -113,7 +119,9 @@ def edit(
 ) -> int:
     """Run a command (or a shell) in the branch's work tree; returns its exit status. A pending edit goes on."""
     if os.geteuid() != 0:
-        raise EditError(f"an edit needs root for its mounts, got user id {os.geteuid()} (branch {branch})")
+        raise EditError(
+            f"an edit needs root, or a user namespace, for its mounts, got user id {os.geteuid()} (branch {branch})"
+        )
     shell = ["/bin/sh", "-c", "[ -x /bin/bash ] && exec /bin/bash; exec /bin/sh"]
     with alone(repository, branch):
         session = pending(repository, branch) or begin(repository, branch, Session(head_of(repository, branch)))
@@ -302,7 +310,8 @@ def _run_over(folder: Path, shown: Source, apt: Path | None, command: Sequence[s
     """Interrupts are the command's own business, meanwhile."""
     arguments = [
         "unshare", "--mount", "--propagation", "private", "--uts", "--pid", "--fork", "--kill-child", "--",
-        "/bin/sh", "-c", _SCRIPT, "koguma-edit", shlex.join(shown.words), str(apt or ""), *command,
+        "/bin/sh", "-c", _SCRIPT, "koguma-edit", shlex.join(shown.words), str(apt or ""),
+        _OVERLAY_INSIDE if usernamespace.is_inside() else _OVERLAY, *command,
     ]  # fmt: skip
     (folder / "mnt").mkdir(exist_ok=True)
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)

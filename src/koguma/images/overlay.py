@@ -1,7 +1,8 @@
 """Reads the upper layer of an overlayfs into a draft of the lower tree, at the cost of what an edit changed.
 
 The kernel's marks: a character device 0:0 is a name that was removed, `trusted.overlay.opaque` a directory that
-replaced the lower one. Redirects and metacopies are off in our mounts; one found is refused, as it would lose content.
+replaced the lower one; in a user namespace they are `user.overlay.…`. Redirects and metacopies are off in our mounts;
+one found is refused, as it would lose content.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from koguma.images.hashing import FileHasher
 from koguma.images.inodes import compiled_stems, entry_of, kept_mtime_ns
 from koguma.images.trees import DIRECTORY, EMPTY_DIGEST, FILE, LINK_BYTES, Entry
 
-_OPAQUE = "trusted.overlay.opaque"
-_REFUSED = ("trusted.overlay.redirect", "trusted.overlay.metacopy")
+_OPAQUE = ("trusted.overlay.opaque", "user.overlay.opaque")
+_REFUSED = tuple(f"{space}.overlay.{mark}" for space in ("trusted", "user") for mark in ("redirect", "metacopy"))
 _ACL = b"system.posix_acl_"
 
 
@@ -65,7 +66,7 @@ class _Layer:
         old = folder.get(name)
         entry = entry_of(path, name, status, status.st_mtime_ns if self._keep_times else None)
         below = folder.folder(name)
-        if below is None or (_OPAQUE in marks and os.getxattr(path, _OPAQUE, follow_symlinks=False) == b"y"):
+        if below is None or any(mark in marks and _says_yes(path, mark) for mark in _OPAQUE):
             self._forget(below or folder.children.get(name))
             below = folder.put_folder(entry)
         elif old is not None:
@@ -105,6 +106,10 @@ class _Layer:
                 if (entry := folder.get(name)) and entry.kind != DIRECTORY:
                     folder.put(entry._replace(link=provisional))
         settle_links(root, self._affected)
+
+
+def _says_yes(path: bytes, mark: str) -> bool:
+    return os.getxattr(path, mark, follow_symlinks=False) == b"y"
 
 
 def _with_unseen(entry: Entry, old: Entry) -> Entry:

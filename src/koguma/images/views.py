@@ -1,8 +1,9 @@
 """Views: a commit's tree mounted read-only at once, whatever its size; what edits lie over and `mount` shows.
 
 Where the tree's root image is there already it is mounted, and the kernel does the rest. Where it is not (a commit that
-cannot be booted, was just pulled, or whose label is not made yet) a process of its own serves the tree from the packs
-(`viewfs`); it ends when it is unmounted. Making an image first would cost seconds and the image's size.
+cannot be booted, was just pulled, or whose label is not made yet), and in a user namespace, where no image may be
+mounted, a process of its own serves the tree from the packs (`viewfs`); it ends when it is unmounted. Making an image
+first would cost seconds and the image's size.
 
 `mount_view` keeps a note per mount below `mounts/` of the repository (drawn in FORMAT.md), so that whatever a crash
 left can be listed and taken away.
@@ -20,6 +21,7 @@ from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
 
+from koguma.images import usernamespace
 from koguma.images.commits import Commit
 from koguma.images.errors import ViewError
 from koguma.images.files import locked, remove_tree, storage_errors, write_atomically
@@ -58,7 +60,7 @@ def source(repository: Repository, tree: str) -> Iterator[Source]:
     A served view lives as long as its mount, or until the block ends when it was not mounted.
     """
     image = repository.root_image(tree)
-    if image is not None:
+    if image is not None and not usernamespace.is_inside():
         yield Source(("-t", "squashfs", "-o", "loop,ro", str(image)))
         return
     with storage_errors("a view"):

@@ -11,7 +11,7 @@ import pytest
 
 from tests.unit.images.making import make_tree
 
-TOOLS = ("sh", "cat", "ls", "mkdir", "rm", "mv", "ln", "touch", "chmod", "sleep", "stat", "id")
+TOOLS = ("sh", "cat", "ls", "mkdir", "rm", "mv", "ln", "touch", "chmod", "chown", "sleep", "stat", "id")
 
 
 @pytest.fixture(scope="session")

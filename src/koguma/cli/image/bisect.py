@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from koguma.cli.client import ApiOption
-from koguma.cli.image.common import Json, open_repository, print_json, say
+from koguma.cli.image.common import Json, become_root, open_repository, print_json, say
 
 if TYPE_CHECKING:
     from koguma.images.bisect import Bisection, Step
@@ -105,6 +105,8 @@ def run(
     if not words and boot is None:
         raise UsageFault("say what to run: koguma image bisect run COMMAND…, or boot each commit with --boot NODE")
     repository = open_repository(context)
+    if in_image:
+        become_root(context)
     search = _search(repository)
     with search.alone():
         if boot is not None:

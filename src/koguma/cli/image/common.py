@@ -41,6 +41,25 @@ def open_repository(context: typer.Context) -> Repository:
     return Repository.open(path_of(context))
 
 
+def become_root(context: typer.Context, *, needed: bool = True) -> None:
+    """Go on in a user namespace when nobody is root here: edits hold files of every owner.
+
+    Where that is impossible a command that needs no root for everything it does may go on without.
+    """
+    if os.geteuid() == 0:
+        return
+    from koguma.images.errors import EditError
+    from koguma.images.usernamespace import enter
+
+    # Root has another default place for its repository, also the root of a user namespace.
+    os.environ["KOGUMA_REPO"] = str(path_of(context).absolute())
+    try:
+        enter(sys.argv[1:])
+    except EditError:
+        if needed:
+            raise
+
+
 def finish(repository: Repository, done: Committed, *, wait: bool) -> None:
     """Let the label follow the commit, then print the id, last."""
     if not done.created:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from koguma.cli.image.common import Branch, finish, open_repository, path_of, progress, say
+from koguma.cli.image.common import Branch, become_root, finish, open_repository, path_of, progress, say
 
 app = typer.Typer()
 
@@ -24,7 +24,9 @@ def init(context: typer.Context) -> None:
 @app.command()
 def commit(
     context: typer.Context,
-    branch: Branch,
+    branch: Annotated[
+        str | None, typer.Option("--branch", "-b", help="Made when there is none; HEAD's branch otherwise.")
+    ] = None,
     message: Annotated[
         str | None, typer.Option("--message", "-m", help="Why; the first line is the subject. A merge has one already.")
     ] = None,
@@ -37,6 +39,9 @@ def commit(
 ) -> None:
     """Commit a directory, or what `edit` changed; prints the commit's id last."""
     repository = open_repository(context)
+    branch = branch or repository.refs.head()
+    if tree is None:
+        become_root(context)
     with progress("reading") as told:
         if tree is None:
             from koguma.images.edit import commit_edit
@@ -80,6 +85,7 @@ def edit(
     from koguma.images import edit as editing
 
     repository = open_repository(context)
+    become_root(context)
     if discard:
         editing.discard(repository, branch)
         if not command:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from koguma.cli.image.common import Json, open_repository, print_json, printable, say, update_labels
+from koguma.cli.image.common import Json, become_root, open_repository, print_json, printable, say, update_labels
 from koguma.cli.image.pending import conflict_document, conflict_line
 
 if TYPE_CHECKING:
@@ -59,6 +59,7 @@ def merge(
     from koguma.images.merge import merge as merge_commits
 
     repository = open_repository(context)
+    become_root(context, needed=False)
     if abort or continue_:
         _end_merge(repository, branch, message, abort=abort, json=json)
         return
@@ -98,6 +99,7 @@ def cherry_pick(
     from koguma.images.replay import cherry_pick as begin
 
     repository = open_repository(context)
+    become_root(context, needed=False)
     if abort or continue_ or skip:
         _go_on(repository, "cherry-pick", branch, message, abort=abort, skip=skip, json=json)
         return
@@ -123,6 +125,7 @@ def revert(
     from koguma.images.replay import revert as begin
 
     repository = open_repository(context)
+    become_root(context, needed=False)
     if abort or continue_ or skip:
         _go_on(repository, "revert", branch, message, abort=abort, skip=skip, json=json)
         return

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from koguma.cli.image.common import Json, open_repository, print_json, printable, say
+from koguma.cli.image.common import Json, become_root, open_repository, print_json, printable, say
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,6 +39,7 @@ def resolved(
     if len(sides) > 1:
         raise typer.BadParameter("--ours, --theirs and --base exclude each other")
     repository = open_repository(context)
+    become_root(context)
     branch = branch or repository.refs.head()
     settled = resolve(
         repository, branch, [os.fsencode(path) for path in paths], take=next(iter(sides), None), force=force
@@ -56,9 +57,13 @@ def status(
     json: Json = False,
 ) -> None:
     """Show a branch's pending edit: what it changed, by package and by file, and what is to be settled."""
+    from koguma.images.sessions import pending_edits
     from koguma.images.status import status as status_of
 
-    found = status_of(open_repository(context), branch)
+    repository = open_repository(context)
+    if pending_edits(repository):
+        become_root(context)
+    found = status_of(repository, branch)
     if json:
         print_json(_status_document(found))
     else:
