@@ -68,6 +68,11 @@ def main() -> None:
         # Whoever read the output has seen enough, as in `koguma image log | head`; nothing is left to flush to.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 1
+    except OSError as error:
+        # A full disk, a file nobody may read: no less a person's to mend than what a package's own errors say.
+        place = f" ({os.fsdecode(error.filename)})" if error.filename else ""
+        print(f"koguma: the operating system refused: {error.strerror or error}{place}", file=sys.stderr)
+        status = 1
     sys.exit(status if isinstance(status, int) else 0)
 
 

@@ -78,7 +78,8 @@ def fetch(
     backend = open_backend(remote)
     catalogue = Catalogue(backend, cache_of(repository, remote), backoff)
     try:
-        return _Fetch(repository, remote, catalogue, progress, backoff).run(branches, depth, unshallow=unshallow)
+        with storage_errors("a fetch"):
+            return _Fetch(repository, remote, catalogue, progress, backoff).run(branches, depth, unshallow=unshallow)
     finally:
         catalogue.close()
         backend.close()
@@ -240,16 +241,13 @@ class _Fetch:
     ) -> bool:
         """Bring what is missing, publish it and move the refs; False when gc took something meanwhile."""
         store = self._repository.objects
-        with (
-            storage_errors("a fetch"),
-            Downloads(
-                self._catalogue,
-                store,
-                lambda: PartFile(self._repository.path),
-                backoff=self._backoff,
-                progress=self._progress,
-            ) as downloads,
-        ):
+        with Downloads(
+            self._catalogue,
+            store,
+            lambda: PartFile(self._repository.path),
+            backoff=self._backoff,
+            progress=self._progress,
+        ) as downloads:
             if whole:
                 downloads.fetch_packs()
             plan = Walk(downloads.read_many, downloads.has, complete).run(

@@ -15,6 +15,7 @@ from typing import cast
 
 from koguma.contracts.objects import ObjectBackend
 from koguma.images.errors import ImageError, RefError, RefMovedError
+from koguma.images.files import storage_errors
 from koguma.images.refs import RefKind
 from koguma.images.repository import Repository, default_author
 from koguma.images.signatures import Signature, all_signatures
@@ -59,8 +60,9 @@ def push(
     backend = open_backend(remote)
     catalogue = Catalogue(backend, cache_of(repository, remote), backoff)
     try:
-        job = _Push(repository, remote, catalogue, _sink(repository, remote, catalogue, backoff), progress)
-        return job.run(branches, tags=tags, force=force_with_lease, delete=delete)
+        with storage_errors("a push"):
+            job = _Push(repository, remote, catalogue, _sink(repository, remote, catalogue, backoff), progress)
+            return job.run(branches, tags=tags, force=force_with_lease, delete=delete)
     finally:
         catalogue.close()
         backend.close()
