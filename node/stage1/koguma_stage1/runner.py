@@ -25,6 +25,7 @@ from koguma_stage1.context import Context
 STEPS = {
     "register": ("network", "inventory", "register"),
     "boot": ("network", "profile", "verify", "kexec"),
+    "rescue": ("network", "rescue"),
 }
 FAILURE_PAUSE_S = 10.0
 REFUSAL_PAUSE_S = 30.0
@@ -49,6 +50,8 @@ def run_steps(context: Context) -> NoReturn:
         context.service.report(phase, "succeeded")
     except Exception as error:
         _end_in_failure(context, phase, error)
+    if context.arguments.mode == "rescue":
+        _stay(context)
     say("registered; powering off")
     power.power_off()
 
@@ -58,6 +61,13 @@ def _run_step(step: ModuleType, context: Context) -> None:
     context.watchdog.allow(step.TIMEOUT_S + REPORT_MARGIN_S)
     context.deadline = time.monotonic() + step.TIMEOUT_S
     step.run(context)
+
+
+def _stay(context: Context) -> NoReturn:
+    """The machine is its user's until it is powered off; only the watchdog needs something."""
+    while True:
+        context.watchdog.allow(REPORT_MARGIN_S)
+        time.sleep(REPORT_MARGIN_S / 2)
 
 
 def _end_in_failure(context: Context, phase: str, error: Exception) -> NoReturn:

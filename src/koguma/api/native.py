@@ -37,6 +37,7 @@ from koguma.api.schemas import (
     VlanBody,
 )
 from koguma.db import catalog, nodes, registrations
+from koguma.db.sealing import hashed_password
 from koguma.errors import KogumaError
 from koguma.lifecycle.errors import VerbRefused
 from koguma.model import names
@@ -162,7 +163,10 @@ def put_provision(request: HttpRequest, reference: str, body: ProvisionBody) -> 
     if verb is None:
         possible = ", ".join(verb.value for verb in Verb)
         raise VerbRefused(f"a verb must be one of {possible}, got {names.shown(body.target)}")
-    return _node(nodes.request_verb(reference, verb, _if_match(request)), status=202)
+    columns = {"rescue_password_hash": hashed_password(body.rescue_password)} if body.rescue_password else {}
+    if columns and verb is not Verb.RESCUE:
+        raise VerbRefused(f"a rescue password comes with rescue, got {verb.value}")
+    return _node(nodes.request_verb(reference, verb, _if_match(request), columns=columns), status=202)
 
 
 @api.put("/nodes/{reference}/boot")

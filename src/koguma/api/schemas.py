@@ -22,7 +22,8 @@ class Body(Schema):
 
 class BmcBody(Body):
     driver: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
-    address: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9.:\[\]-]+$")]
+    address: Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[A-Za-z0-9.:/?=_%+\[\]-]+$")]
+    """A host, or a URL as the driver takes it."""
     username: Annotated[str, Field(max_length=64)] = ""
     password: Annotated[str, Field(max_length=128)] = ""
 
@@ -59,6 +60,8 @@ class PowerBody(Body):
 
 class ProvisionBody(Body):
     target: str
+    rescue_password: Annotated[str, Field(min_length=1, max_length=72)] | None = None
+    """For the user `rescue`, beside the operator's keys."""
 
 
 class BootLabelBody(Body):

@@ -113,6 +113,8 @@ class Stage1Api:
         if node.boot.mode == "register":
             script = ipxe.stage1(boot, stage1.path, "register", f"{node.name} registers again", menu=False)
             return script, {"mode": "register"}
+        if node.boot.mode == "rescue":
+            return ipxe.stage1(boot, stage1.path, "rescue", f"{node.name} is rescued", menu=False), {"mode": "rescue"}
         if choose is not None:
             self._journal.choose(boot_id, self._labels.resolve(choose).name)
         if not node.boot.kexec:

@@ -41,7 +41,7 @@ def entry(url: str) -> str:
 
 
 def stage1(boot: Boot, path: str, mode: str, title: str, *, menu: bool) -> str:
-    """Load stage 1; `mode` is register or boot, `path` the stage 1's place below /artifacts/."""
+    """Load stage 1; `mode` is register, boot or rescue, `path` the stage 1's place below /artifacts/."""
     files = f"{boot.url}/artifacts/{path}"
     arguments = f"koguma.mode={mode} koguma.url={boot.url} koguma.uuid={boot.uuid}"
     secrets = f"koguma.token={boot.token} koguma.mac={boot.mac}"

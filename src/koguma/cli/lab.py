@@ -22,7 +22,7 @@ from koguma.lab.control_plane import Site
 from koguma.lab.enrolment import NodeView
 from koguma.lab.errors import LabError
 from koguma.lab.lab import Lab, plan_of
-from koguma.lab.plan import Hardware
+from koguma.lab.plan import BmcKind, Hardware
 from koguma.lab.ssh import run_on
 
 app = typer.Typer(no_args_is_help=True, help="The virtual datacentre: a switch, BMCs and machines.")
@@ -43,6 +43,7 @@ def up(
     cpus: Annotated[int, typer.Option(min=1, help="Processors of a new machine.")] = Hardware.cpus,
     memory: Annotated[int, typer.Option(min=64, help="MiB of memory of a new machine.")] = Hardware.memory_mib,
     disk: Annotated[int, typer.Option(min=0, help="GiB of disk of a new machine; 0: none.")] = Hardware.disk_gib,
+    bmc: Annotated[BmcKind, typer.Option(help="What the BMC of a new machine speaks.")] = Hardware.bmc,
     wait: Annotated[bool, typer.Option(help="Wait until every node is active.")] = True,
     deadline: Annotated[float, typer.Option(min=1, help="Seconds to wait for that.")] = DEADLINE_S,
     as_json: Annotated[bool, typer.Option("--json", help="Print the nodes as JSON.")] = False,
@@ -50,9 +51,8 @@ def up(
 ) -> None:
     """Bring up the switch, Koguma and the machines, and wait until every node is active. What runs already stays."""
     config = configuration.load(config_path)
-    lab = lab_of(
-        config, config_path, nodes or NODES, uefi=uefi, hardware=Hardware(cpus=cpus, memory_mib=memory, disk_gib=disk)
-    )
+    hardware = Hardware(cpus=cpus, memory_mib=memory, disk_gib=disk, bmc=bmc)
+    lab = lab_of(config, config_path, nodes or NODES, uefi=uefi, hardware=hardware)
     out = Console(stderr=as_json)
     with out.status("switch and cabling"):
         lab.network_up()

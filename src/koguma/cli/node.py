@@ -241,6 +241,25 @@ def set_node(
     _print_node(Client(api).patch("nodes", name, body=body), as_json)
 
 
+@app.command("set-bmc")
+def set_bmc(
+    name: Name,
+    driver: Annotated[Literal["ipmi", "redfish"], typer.Option(help="What the BMC speaks.")],
+    address: Annotated[str, typer.Option(help="HOST, HOST:PORT, or redfish://HOST[:PORT][?tls=sha256:…|ca:FILE|any].")],
+    username: Annotated[str, typer.Option(help="Its account.")],
+    password_file: Annotated[
+        typer.FileText | None,
+        typer.Option(help="Holds the account's password; - for standard input. Else it is asked for."),
+    ] = None,
+    api: ApiOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Tell where a node's BMC is, where its machine cannot. A node on its way to work goes on then."""
+    password = password_file.read().rstrip("\n") if password_file else typer.prompt("Password", hide_input=True)
+    bmc = {"driver": driver, "address": address, "username": username, "password": password}
+    _print_node(Client(api).patch("nodes", name, body={"bmc": bmc}), as_json)
+
+
 @app.command()
 def manage(
     name: Name,
@@ -302,6 +321,36 @@ def undeploy(
 
 
 @app.command()
+def rescue(
+    name: Name,
+    password_file: Annotated[
+        typer.FileText | None,
+        typer.Option(help="Password of the user `rescue`; - for standard input. Keys work without."),
+    ] = None,
+    wait: WaitOption = False,
+    timeout: TimeoutOption = 1800,
+    api: ApiOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Boot a node into a rescue shell on the network."""
+    password = password_file.read().rstrip("\n") if password_file else None
+    more = {"rescue_password": password} if password else {}
+    _provision(name, "rescue", "rescue", wait, timeout, api, as_json, **more)
+
+
+@app.command()
+def unrescue(
+    name: Name,
+    wait: WaitOption = False,
+    timeout: TimeoutOption = 1800,
+    api: ApiOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Boot a node back from rescue."""
+    _provision(name, "unrescue", "active", wait, timeout, api, as_json)
+
+
+@app.command()
 def abort(name: Name, api: ApiOption = None, as_json: JsonOption = False) -> None:
     """Stop waiting for a machine's call-back."""
     _provision(name, "abort", "", wait=False, timeout=0, api=api, as_json=as_json)
@@ -336,9 +385,11 @@ def ssh(
     sys.exit(run(Client(api).get("nodes", name), user, command or []))
 
 
-def _provision(name: str, target: str, wanted: str, wait: bool, timeout: float, api: str | None, as_json: bool) -> None:
+def _provision(
+    name: str, target: str, wanted: str, wait: bool, timeout: float, api: str | None, as_json: bool, **more: str
+) -> None:
     client = Client(api)
-    node = client.put("nodes", name, "provision", body={"target": target})
+    node = client.put("nodes", name, "provision", body={"target": target, **more})
     if wait:
         node = _wait(client, name, target, timeout, _rests)
         if node["provision_state"] != wanted:

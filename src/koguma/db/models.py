@@ -120,6 +120,7 @@ class NodeRow(models.Model):
     variables = models.JSONField(default=dict)
     ssh_host_key = models.TextField(default="", blank=True)  # sealed
     ssh_host_public_key = models.TextField(default="", blank=True)
+    rescue_password_hash = models.TextField(default="", blank=True)  # sealed; set while in rescue
     installed_label = models.CharField(max_length=200, null=True)
     installed_commit = models.CharField(max_length=64, null=True)
     installed_at = models.DateTimeField(null=True)

@@ -193,9 +193,11 @@ def node_columns(changes: Mapping[str, Any]) -> dict[str, Any]:
                 installed_at=value.at if value else None,
             )
         elif field == "instance":
-            columns.update(instance_uuid=None, instance_name=None, instance_info={})
+            columns.update(instance_uuid=None, instance_name=None, instance_info={}, rescue_password_hash="")
         elif field == "asked_step":
             columns["asked_step"] = value or {}
+        elif field == "rescue_password":
+            columns["rescue_password_hash"] = ""
         elif field in _LIFECYCLE_FIELDS:
             columns[field] = getattr(value, "value", value)
         else:

@@ -11,9 +11,13 @@ import os
 from functools import lru_cache
 from pathlib import Path
 
+import bcrypt
 from cryptography.fernet import Fernet, InvalidToken
 
 from koguma.errors import KogumaError
+from koguma.model.errors import InvalidValue
+
+PASSWORD_BYTES_MAX = 72
 
 
 class UnsealError(KogumaError):
@@ -33,6 +37,13 @@ def unseal(sealed: str) -> str:
         return _fernet(directory).decrypt(sealed.encode()).decode()
     except InvalidToken:
         raise UnsealError(f"a secret must be sealed with this site's key ({Path(directory) / 'db.key'})") from None
+
+
+def hashed_password(password: str) -> str:
+    """A password as a machine's `/etc/shadow` takes it, sealed. Raises InvalidValue."""
+    if len(password.encode()) > PASSWORD_BYTES_MAX or "\x00" in password:
+        raise InvalidValue(f"a password has at most {PASSWORD_BYTES_MAX} bytes, none of them zero")
+    return seal(bcrypt.hashpw(password.encode(), bcrypt.gensalt()).decode())
 
 
 def site_secret(name: str, make: bytes) -> bytes:

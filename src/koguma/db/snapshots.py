@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import threading
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,16 +29,24 @@ from koguma.model.snapshot import BootPlan, Mode, Once, Snapshot, SnapshotNetwor
 from koguma.model.states import ProvisionState as S
 
 _REGISTERS = frozenset({S.ENROLL, S.VERIFYING, S.INSPECTING, S.INSPECT_WAIT, S.INSPECT_FAILED})
+_RESCUES = frozenset({S.RESCUING, S.RESCUE_WAIT, S.RESCUE})
 _BOOTS = frozenset(
     {S.DEPLOYING, S.WAIT_CALL_BACK, S.DEPLOY_HOLD, S.DEPLOY_FAILED, S.ACTIVE, S.SERVICING, S.SERVICE_WAIT,
-     S.SERVICE_HOLD, S.SERVICE_FAILED, S.RESCUING, S.RESCUE_WAIT, S.RESCUE_FAILED, S.RESCUE, S.UNRESCUING,
-     S.UNRESCUE_FAILED}
+     S.SERVICE_HOLD, S.SERVICE_FAILED, S.RESCUE_FAILED, S.UNRESCUING, S.UNRESCUE_FAILED}
 )  # fmt: skip
 
 _FINGERPRINT = " UNION ALL ".join(
     f"SELECT '{table}', count(*), coalesce(sum(id), 0), coalesce(sum(version), 0) FROM koguma_{table}"  # noqa: S608 - no value from outside
     for table in ("node", "port", "flavor", "network")
 )
+
+
+@dataclass(frozen=True)
+class Secrets:
+    """What only the node itself is told."""
+
+    host_key: str
+    rescue_password_hash: str
 
 
 class Renderer:
@@ -67,7 +76,8 @@ def render() -> Snapshot:
     for row in with_all(NodeRow.objects.order_by("uuid")):
         node = node_of(row)
         flavor = flavors.get(node.flavor or "")
-        nodes.append(_node(node, flavor, networks, keys, unseal(row.ssh_host_key)))
+        secrets = Secrets(unseal(row.ssh_host_key), unseal(row.rescue_password_hash))
+        nodes.append(_node(node, flavor, networks, keys, secrets))
     return Snapshot(networks=tuple(_network(network) for network in networks.values()), nodes=tuple(nodes))
 
 
@@ -102,7 +112,7 @@ def _network(network: Network) -> SnapshotNetwork:
 
 
 def _node(
-    node: Node, flavor: Flavor | None, networks: dict[str, Network], keys: list[str], host_key: str
+    node: Node, flavor: Flavor | None, networks: dict[str, Network], keys: list[str], secrets: Secrets
 ) -> SnapshotNode:
     mode, reason = mode_of(node, flavor)
     return SnapshotNode(
@@ -124,7 +134,7 @@ def _node(
             refuse_reason=reason,
             once=Once(node.once.id, node.once.label) if node.once else None,
         ),
-        detail=_detail(node, flavor, networks, keys, host_key),
+        detail=_detail(node, flavor, networks, keys, secrets),
     )
 
 
@@ -132,6 +142,8 @@ def mode_of(node: Node, flavor: Flavor | None) -> tuple[Mode, str | None]:
     """What a machine that asks for its script is told, by its node's state."""
     if node.provision_state in _REGISTERS:
         return "register", None
+    if node.provision_state in _RESCUES:
+        return "rescue", None
     if node.provision_state not in _BOOTS:
         return "refuse", f"the node is {node.provision_state.value}, it boots when it is deployed"
     if flavor is None:
@@ -142,7 +154,7 @@ def mode_of(node: Node, flavor: Flavor | None) -> tuple[Mode, str | None]:
 
 
 def _detail(
-    node: Node, flavor: Flavor | None, networks: dict[str, Network], keys: list[str], host_key: str
+    node: Node, flavor: Flavor | None, networks: dict[str, Network], keys: list[str], secrets: Secrets
 ) -> dict[str, Any]:
     boot_network = next((networks[port.network] for port in node.ports if port.network in networks), None)
     return {
@@ -156,11 +168,12 @@ def _detail(
         "ntp_servers": list(boot_network.ntp_servers) if boot_network else [],
         "ssh_authorized_keys": keys,
         "ssh_host_keys": {
-            "ssh_host_ed25519_key": host_key,
+            "ssh_host_ed25519_key": secrets.host_key,
             "ssh_host_ed25519_key.pub": node.ssh_host_public_key + "\n",
         },
         "templates": [vars(template) for template in flavor.templates] if flavor else [],
         "variables": {**(flavor.variables if flavor else {}), **node.variables},
+        **({"rescue": {"password_hash": secrets.rescue_password_hash}} if node.provision_state in _RESCUES else {}),
     }
 
 

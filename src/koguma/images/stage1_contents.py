@@ -25,8 +25,10 @@ PACKAGES = (
     "ipmitool",
     "kexec-tools",
     "kmod",
+    "dropbear-bin",
 )
-PROGRAMS = ("bin/busybox", "usr/bin/openssl", "usr/sbin/dmidecode", "usr/bin/ipmitool", "sbin/kexec")
+RESCUE = ("usr/sbin/dropbear", "usr/bin/dropbearconvert")
+PROGRAMS = ("bin/busybox", "usr/bin/openssl", "usr/sbin/dmidecode", "usr/bin/ipmitool", "sbin/kexec", *RESCUE)
 KMOD = "bin/kmod"
 PYTHON = "usr/bin/python3.11"
 LIBGCC = "lib/x86_64-linux-gnu/libgcc_s.so.1"

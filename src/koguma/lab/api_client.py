@@ -46,6 +46,9 @@ class ApiClient:
         """`noun` is `networks` or `flavors`."""
         self._call("POST", noun, values)
 
+    def change_node(self, reference: str, values: dict[str, Any]) -> None:
+        self._call("PATCH", f"nodes/{reference}", values)
+
     def _list(self, path: str) -> list[dict[str, Any]]:
         items = self._call("GET", path)
         if not isinstance(items, list):

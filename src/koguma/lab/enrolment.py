@@ -1,6 +1,7 @@
 """Waiting until every machine of a lab is a node at work: what to show meanwhile, and when to stop waiting.
 
-The lab only looks. Registration, power and provisioning are Koguma's: a lab that helped would prove nothing.
+The lab only looks, but for one thing that is an operator's part: it tells Koguma of BMCs that their machines cannot
+tell of themselves. Registration, power and provisioning are Koguma's: a lab that helped would prove nothing.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 
 from koguma.lab.errors import ApiError
 from koguma.lab.lab import Lab
-from koguma.lab.plan import Machine
+from koguma.lab.plan import BmcKind, Machine
 
 POLL_S = 1.0
 HOPELESS_S = 45.0
@@ -80,6 +81,7 @@ def wait_until_active(
     hopeless_since: float | None = None
     while True:
         try:
+            tell_bmcs(lab)
             views = look(lab, powered_on or {})
         except ApiError:
             hopeless_since = None
@@ -95,6 +97,15 @@ def wait_until_active(
         else:
             hopeless_since = None
         time.sleep(POLL_S)
+
+
+def tell_bmcs(lab: Lab) -> None:
+    """Give every registered node without a BMC the one of its machine, where the machine itself cannot. ApiError."""
+    untold = {machine.uuid: machine for machine in lab.plan.machines if machine.hardware.bmc is BmcKind.REDFISH}
+    for node in lab.control_plane.api.nodes() if untold else ():
+        machine = untold.get(str(node.get("uuid")))
+        if machine and not node.get("bmc_address"):
+            lab.control_plane.api.change_node(machine.uuid, {"bmc": lab.bmc(machine).credentials()})
 
 
 def look(lab: Lab, powered_on: Mapping[str, datetime]) -> tuple[NodeView, ...]:

@@ -22,9 +22,11 @@ from koguma.lab.bmc import LINK, Bmc, PowerAction
 from koguma.lab.command import run
 from koguma.lab.control_plane import ControlPlane, Site
 from koguma.lab.errors import CommandError, ForeignNamespaceError, LabError, ToolsMissingError
+from koguma.lab.ipmi_bmc import IpmiBmc
 from koguma.lab.nfs import NfsServer
-from koguma.lab.plan import Firmware, Hardware, Machine, Plan, Vlan
+from koguma.lab.plan import BmcKind, Firmware, Hardware, Machine, Plan, Vlan
 from koguma.lab.processes import Processes, end, records_of, write_atomically
+from koguma.lab.redfish_bmc import RedfishBmc
 from koguma.lab.switch import Switch
 
 CONTROLLER_PORTS = {Vlan.PROVISIONING: ("ctl-prov", "prov"), Vlan.BMC: ("ctl-bmc", "bmc")}
@@ -87,7 +89,8 @@ class Lab:
 
     def bmc(self, machine: Machine | str) -> Bmc:
         one = self.plan.machine(machine) if isinstance(machine, str) else machine
-        return Bmc(one, self.plan.controller_namespace, self.processes)
+        kind = RedfishBmc if one.hardware.bmc is BmcKind.REDFISH else IpmiBmc
+        return kind(one, self.plan.controller_namespace, self.processes)
 
     def down(self) -> None:
         """End and remove everything. May be repeated, and works on what is left of a lab that was killed."""
@@ -204,7 +207,13 @@ def _remember(plan: Plan) -> None:
         "provisioning": str(plan.provisioning),
         "bmc": str(plan.bmc),
         "machines": [
-            {"firmware": one.firmware.value, "cpus": one.cpus, "memory_mib": one.memory_mib, "disk_gib": one.disk_gib}
+            {
+                "firmware": one.firmware.value,
+                "cpus": one.cpus,
+                "memory_mib": one.memory_mib,
+                "disk_gib": one.disk_gib,
+                "bmc": one.bmc.value,
+            }
             for one in plan.hardware
         ],
     }
@@ -217,6 +226,7 @@ def _hardware(values: dict[str, object]) -> Hardware:
         int(str(values["cpus"])),
         int(str(values["memory_mib"])),
         int(str(values["disk_gib"])),
+        BmcKind(values.get("bmc", BmcKind.IPMI.value)),
     )
 
 

@@ -13,13 +13,15 @@ import socket
 import termios
 import tty
 from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from select import select
-from typing import TextIO
 
 from koguma.lab.command import run
 from koguma.lab.errors import LabError
-from koguma.lab.plan import Firmware, Machine
+from koguma.lab.monitor import Monitor
+from koguma.lab.plan import BmcKind, Firmware, Machine
 from koguma.lab.processes import Processes, write_atomically
 
 OVMF_CODE = "/usr/share/OVMF/OVMF_CODE_4M.fd"
@@ -37,7 +39,35 @@ ESCAPE = b"\x1d"
 """Ctrl-] leaves a console, as in telnet and virsh."""
 
 
-def qemu_command(machine: Machine) -> list[str]:
+class BootSource(Enum):
+    """What a machine can boot from, in the order in which its firmware tries; the values are Redfish's words."""
+
+    NETWORK = "Pxe"  # the first network card
+    DISK = "Hdd"
+    CDROM = "Cd"  # the virtual media of its BMC
+
+
+@dataclass(frozen=True)
+class BootSettings:
+    """What a BMC decides of a machine's start."""
+
+    first: BootSource = BootSource.NETWORK
+    """What the firmware tries before anything else."""
+    cdrom: Path | None = None
+    """The image in the virtual drive."""
+
+
+FACTORY_BOOT = BootSettings()
+BOOT_DEVICES = {BootSource.NETWORK: "nic0", BootSource.DISK: "vda0", BootSource.CDROM: "cd0"}
+"""QEMU's names of what can be booted from."""
+
+
+def boot_index(source: BootSource, first: BootSource) -> int:
+    """A source's place in the firmware's order."""
+    return 1 if source is first else 2 + list(BootSource).index(source)
+
+
+def qemu_command(machine: Machine, boot: BootSettings = FACTORY_BOOT) -> list[str]:
     """The whole command line of a machine. No acceleration but TCG: it boots any kernel on any host."""
     hardware = machine.hardware
     return [
@@ -58,22 +88,20 @@ def qemu_command(machine: Machine) -> list[str]:
         *_firmware(machine),
         *_console(machine),
         *("-qmp", f"unix:{machine.qmp_socket},server=on,wait=off"),
-        *_nics(machine),
-        *_disk(machine),
+        *_nics(machine, boot.first),
+        *_disk(machine, boot.first),
         *("-object", "rng-random,id=rng0,filename=/dev/urandom"),
         *("-device", "virtio-rng-pci,rng=rng0"),
         *("-device", "i6300esb"),
         *("-action", "watchdog=reset"),
-        *("-chardev", f"socket,id=ipmi0,host=127.0.0.1,port={KCS_PORT},reconnect=1"),
-        *("-device", "ipmi-bmc-extern,id=bmc0,chardev=ipmi0"),
-        *("-device", "isa-ipmi-kcs,bmc=bmc0"),
+        *(_kcs() if hardware.bmc is BmcKind.IPMI else _virtual_drive(boot)),
     ]
 
 
-def launch_settings(machine: Machine, switch_namespace: str) -> dict[str, object]:
+def launch_settings(machine: Machine, switch_namespace: str, boot: BootSettings = FACTORY_BOOT) -> dict[str, object]:
     """What `koguma.lab.launch` needs to power the machine on."""
     return {
-        "argv": qemu_command(machine),
+        "argv": qemu_command(machine, boot),
         "taps": [{"namespace": switch_namespace, "link": nic.switch_port} for nic in machine.nics],
         "first_fd": FIRST_TAP_FD,
         "pid_file": str(machine.home / "pids" / f"{machine.name}.json"),
@@ -96,8 +124,13 @@ def prepare(machine: Machine, switch_namespace: str, processes: Processes) -> No
     disk = _disk_path(machine)
     if machine.hardware.disk_gib and not disk.exists():
         run(["qemu-img", "create", "-q", "-f", "qcow2", str(disk), f"{machine.hardware.disk_gib}G"])
-    settings = json.dumps(launch_settings(machine, switch_namespace), indent=1)
-    write_atomically(machine.machine_dir / "launch.json", settings + "\n")
+    write_launch_file(machine, switch_namespace)
+
+
+def write_launch_file(machine: Machine, switch_namespace: str, boot: BootSettings = FACTORY_BOOT) -> Path:
+    path = machine.machine_dir / "launch.json"
+    write_atomically(path, json.dumps(launch_settings(machine, switch_namespace, boot), indent=1) + "\n")
+    return path
 
 
 def rotate(log: Path) -> None:
@@ -113,19 +146,8 @@ def rotate(log: Path) -> None:
 
 def qmp(machine: Machine, command: str) -> object:
     """Ask QEMU one question, such as `query-status`; LabError when it is off or does not answer."""
-    try:
-        with socket.socket(socket.AF_UNIX) as channel:
-            channel.settimeout(5)
-            channel.connect(str(machine.qmp_socket))
-            with channel.makefile("rw", encoding="utf-8") as stream:
-                stream.readline()  # the greeting
-                for words in ("qmp_capabilities", command):
-                    stream.write(json.dumps({"execute": words}) + "\n")
-                    stream.flush()
-                    answer = _answer(stream)
-                return answer
-    except (OSError, ValueError) as error:
-        raise LabError(f"{machine.name} must be on to be asked {command}: {error}") from error
+    with Monitor(machine.qmp_socket) as monitor:
+        return monitor.execute(command)
 
 
 def attach_console(machine: Machine, stdin: int, stdout: int) -> None:
@@ -156,42 +178,49 @@ def _console(machine: Machine) -> list[str]:
     ]
 
 
-def _nics(machine: Machine) -> list[str]:
+def _kcs() -> list[str]:
+    """The machine's own way to its BMC."""
+    return [
+        *("-chardev", f"socket,id=ipmi0,host=127.0.0.1,port={KCS_PORT},reconnect=1"),
+        *("-device", "ipmi-bmc-extern,id=bmc0,chardev=ipmi0"),
+        *("-device", "isa-ipmi-kcs,bmc=bmc0"),
+    ]
+
+
+def _virtual_drive(boot: BootSettings) -> list[str]:
+    """The CD drive that is in no chassis: its BMC puts images into it."""
+    medium = f",format=raw,file={boot.cdrom}" if boot.cdrom else ""
+    index = boot_index(BootSource.CDROM, boot.first)
+    return [
+        *("-drive", f"if=none,id=cd,media=cdrom,readonly=on{medium}"),
+        *("-device", f"ide-cd,id={BOOT_DEVICES[BootSource.CDROM]},drive=cd,bus=ide.1,bootindex={index}"),
+    ]
+
+
+def _nics(machine: Machine, first: BootSource) -> list[str]:
     words = []
     for number, nic in enumerate(machine.nics):
         # Only the first card boots. Under UEFI it has no ROM: OVMF brings a driver and a PXE of its own.
         boots = number == 0
         rom = "" if boots and machine.hardware.firmware is Firmware.BIOS else ",romfile="
-        order = ",bootindex=1" if boots else ""
+        order = f",bootindex={boot_index(BootSource.NETWORK, first)}" if boots else ""
         words += ["-netdev", f"tap,id=net{number},fd={FIRST_TAP_FD + number}"]
-        words += ["-device", f"virtio-net-pci,netdev=net{number},mac={nic.mac}{order}{rom}"]
+        words += ["-device", f"virtio-net-pci,id=nic{number},netdev=net{number},mac={nic.mac}{order}{rom}"]
     return words
 
 
-def _disk(machine: Machine) -> list[str]:
+def _disk(machine: Machine, first: BootSource) -> list[str]:
     if not machine.hardware.disk_gib:
         return []
+    device = f"virtio-blk-pci,id={BOOT_DEVICES[BootSource.DISK]},drive=disk0,serial={machine.serial}-D0"
     return [
         *("-drive", f"if=none,id=disk0,format=qcow2,cache=writeback,file={_disk_path(machine)}"),
-        *("-device", f"virtio-blk-pci,drive=disk0,serial={machine.serial}-D0"),
+        *("-device", f"{device},bootindex={boot_index(BootSource.DISK, first)}"),
     ]
 
 
 def _disk_path(machine: Machine) -> Path:
     return machine.machine_dir / "disk.qcow2"
-
-
-def _answer(stream: TextIO) -> object:
-    """The next reply; events in between are not replies."""
-    while True:
-        line = stream.readline()
-        if not line:
-            raise OSError("QEMU closed the connection")
-        message = json.loads(line)
-        if "error" in message:
-            raise OSError(str(message["error"].get("desc")))
-        if "return" in message:
-            return message["return"]
 
 
 @contextlib.contextmanager

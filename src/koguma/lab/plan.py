@@ -33,6 +33,13 @@ class Firmware(Enum):
     UEFI = "uefi"  # OVMF; its PXE loads ipxe.efi over TFTP
 
 
+class BmcKind(Enum):
+    """What a machine's BMC speaks."""
+
+    IPMI = "ipmi"  # ipmi_sim, with a KCS interface inside the machine
+    REDFISH = "redfish"  # sushy-tools' emulator over HTTPS; the machine itself cannot reach it
+
+
 class Vlan(Enum):
     """The VLANs of the lab's switch and their tags."""
 
@@ -50,6 +57,7 @@ class Hardware:
     memory_mib: int = 2560
     disk_gib: int = 0
     """0: no disk at all."""
+    bmc: BmcKind = BmcKind.IPMI
 
     def __post_init__(self) -> None:
         if self.cpus < 1 or self.memory_mib < 64 or self.disk_gib < 0:

@@ -8,8 +8,8 @@ same record.
 3. A phase without an end of its own ended when the next one began: nobody can report the jump into another kernel.
    That is also why kexec lasts until the next phase, whatever stage 1 said last.
 4. Userspace begins where the phases before it end, and ends with `installed`.
-5. The outcome: installed (or, in register mode, registered) is success; else the last phase that failed; else the
-   expiry of its time; else a newer boot; else it is running.
+5. The outcome: installed (in register and rescue mode: registered, or the rescue shell) is success; else the last phase
+   that failed; else the expiry of its time; else a newer boot; else it is running.
 """
 
 from __future__ import annotations
@@ -20,6 +20,9 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from koguma.model.boot_record import BootRecord, Outcome, Phase, PhaseName
+
+_LAST_PHASES = {"register": PhaseName.REGISTER, "rescue": PhaseName.RESCUE}
+"""Boots that end in stage 1, by their mode."""
 
 KEXEC_FAILURES_MAX = 2
 """After so many failures in a row a machine boots without kexec."""
@@ -191,9 +194,10 @@ def _ending(
 ) -> tuple[Outcome, datetime | None, str | None]:
     if installed:
         return Outcome.SUCCEEDED, installed.at, None
-    registered = next((phase for phase in phases if phase.name == PhaseName.REGISTER), None)
-    if mode == "register" and registered and registered.outcome is Outcome.SUCCEEDED:
-        return Outcome.SUCCEEDED, _end(registered), None
+    last_of_mode = _LAST_PHASES.get(mode)
+    ended = next((phase for phase in phases if phase.name == last_of_mode), None)
+    if ended and ended.outcome is Outcome.SUCCEEDED:
+        return Outcome.SUCCEEDED, _end(ended), None
     last = phases[-1] if phases else None
     if last and last.outcome is Outcome.FAILED:
         return Outcome.FAILED, _end(last), f"{last.name}: {last.reason or 'no reason given'}"

@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from koguma.lifecycle import inspection, steps
+from koguma.lifecycle import inspection, rescue, steps
 from koguma.lifecycle.asked import States, asked_steps_are_done
 from koguma.lifecycle.errors import NodeBusy, NodeProtected, VerbRefused
 from koguma.lifecycle.fakes import fake_work_is_done
@@ -117,8 +117,27 @@ FLOWS: Mapping[str, Flow] = {
             (asked_steps_are_done(States(S.SERVICING, S.SERVICE_WAIT, S.SERVICE_HOLD), "service"),),
             S.ACTIVE,
         ),
-        Flow("rescue", (fake_work_is_done("rescue", "rescue", S.RESCUING, S.RESCUE_WAIT),), S.RESCUE),
-        Flow("unrescue", (fake_work_is_done("rescue", "rescue", S.UNRESCUING),), S.ACTIVE),
+        Flow(
+            "rescue",
+            (
+                fake_work_is_done("rescue", "rescue", S.RESCUING, S.RESCUE_WAIT),
+                steps.machine_is_off(S.RESCUING),
+                steps.machine_is_on(S.RESCUING),
+                rescue.rescue_shell_is_up(S.RESCUE_WAIT),
+            ),
+            S.RESCUE,
+        ),
+        Flow(
+            "unrescue",
+            (
+                fake_work_is_done("rescue", "rescue", S.UNRESCUING),
+                rescue.rescue_password_is_forgotten(S.UNRESCUING),
+                steps.machine_is_off(S.UNRESCUING),
+                steps.machine_is_on(S.UNRESCUING),
+                steps.machine_has_installed(S.UNRESCUING),
+            ),
+            S.ACTIVE,
+        ),
         Flow(PowerAction.ON.value, (steps.machine_is_on(None),), target_power=PowerState.ON),
         Flow(PowerAction.OFF.value, (steps.machine_is_off(None),), target_power=PowerState.OFF),
         Flow(
@@ -205,6 +224,7 @@ FAILURES: Mapping[ProvisionState, ProvisionState] = {
     S.DELETING: S.ERROR,
     S.SERVICING: S.SERVICE_FAILED,
     S.RESCUING: S.RESCUE_FAILED,
+    S.RESCUE_WAIT: S.RESCUE_FAILED,
     S.UNRESCUING: S.UNRESCUE_FAILED,
 }
 """Where a step that fails for good leaves the node, by the state it ran in."""

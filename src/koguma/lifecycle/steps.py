@@ -219,7 +219,7 @@ def machine_has_installed(state: ProvisionState) -> Step:
     def run(context: Context) -> Result:
         powered_on_at = context.time("powered_on_at") or context.step_started_at
         since = powered_on_at - timedelta(seconds=CLOCK_SKEW_S)
-        boots = [boot for boot in context.claim.boots_since(since) if boot.mode != "register"]
+        boots = [boot for boot in context.claim.boots_since(since) if boot.mode not in ("register", "rescue")]
         if any(boot.outcome is Outcome.SUCCEEDED for boot in boots):
             return Done()
         latest = boots[0] if boots else None

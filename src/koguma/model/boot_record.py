@@ -16,6 +16,7 @@ class PhaseName(StrEnum):
     FIRMWARE = "firmware"  # power-on to the iPXE script
     IPXE = "ipxe"  # the script to stage 1's first word
     REGISTER = "register"  # an unknown machine tells about itself
+    RESCUE = "rescue"  # stage 1 opens a shell on the network instead of booting on
     STAGE1 = "stage1"  # stage 1's own kernel and steps
     PROFILE = "profile"  # asks what to boot
     VERIFY = "verify"  # manifest and digests of kernel and initramfs
@@ -45,7 +46,7 @@ class Phase:
 
 @dataclass(frozen=True)
 class BootRecord:
-    """`mode` is the script's: boot, register, refuse or direct (without kexec)."""
+    """`mode` is the script's: boot, register, rescue, refuse or direct (without kexec)."""
 
     boot_id: str
     started_at: datetime

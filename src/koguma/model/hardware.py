@@ -59,7 +59,7 @@ _DISKLESS: Mapping[str, tuple[str, ...]] = {
     "network": ("noop",),
     "power": (FAKE,),
     "raid": ("no-raid",),
-    "rescue": ("no-rescue",),
+    "rescue": ("agent", "no-rescue"),
     "storage": ("noop",),
     "vendor": ("no-vendor",),
 }

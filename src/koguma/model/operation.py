@@ -22,8 +22,6 @@ class Order:
     """What comes with a verb."""
 
     steps: tuple[AskedStep, ...] = ()
-    has_rescue_password: bool = False
-    """The password itself is not kept: only the driver needs it."""
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from koguma.errors import KogumaError
 
 FORMAT = "koguma-snapshot/1"
 
-Mode = Literal["boot", "register", "refuse"]
+Mode = Literal["boot", "register", "rescue", "refuse"]
 RootMethod = Literal["ram", "nfs", "iscsi", "disk"]
 
 

@@ -100,6 +100,7 @@ class StatusCode(StrEnum):
     WAITING_FOR_FIRMWARE = "WAITING_FOR_FIRMWARE"  # powered on; has not asked for its boot script yet
     WAITING_FOR_INSTALLED = "WAITING_FOR_INSTALLED"  # booting; the phases say how far it is
     WAITING_FOR_FLAVOR = "WAITING_FOR_FLAVOR"  # cannot be deployed before somebody gives it a flavor
+    WAITING_FOR_RESCUE = "WAITING_FOR_RESCUE"  # booting into rescue; its shell is not on the network yet
     WAITING_FOR_REGISTRATION = "WAITING_FOR_REGISTRATION"  # being inspected; the machine tells about itself
     WAITING_FOR_MACHINE = "WAITING_FOR_MACHINE"  # the machine is busy with what it was asked for
     HELD = "HELD"  # a step asked to wait here until somebody lets the node go on

@@ -14,6 +14,7 @@ from koguma.api.ironic.http import NO_CONTENT, Refused, Request, Response, bad, 
 from koguma.api.ironic.nodes import NODES, node_row
 from koguma.db import nodes as store
 from koguma.db.models import DeployTemplateRow, NodeRow, RunbookRow
+from koguma.db.sealing import hashed_password
 from koguma.db.wake import wake
 from koguma.lifecycle.errors import NodeBusy, NodeProtected, VerbRefused
 from koguma.model.names import shown
@@ -137,11 +138,10 @@ def put_provision(request: Request, reference: str) -> Response:
     _check_version(request, verb, body, row["provision_state"])
     if verb in (Verb.DEPLOY, Verb.REBUILD) and row["maintenance"]:
         bad(f"The provisioning operation can't be performed on node {row['uuid']} because it's in maintenance mode.")
-    order = Order(
-        steps=tuple(_steps(verb, body, row)),
-        has_rescue_password=verb is Verb.RESCUE and _has_rescue_password(body),
-    )
+    order = Order(steps=tuple(_steps(verb, body, row)))
     columns: dict[str, Any] = {}
+    if verb is Verb.RESCUE:
+        columns["rescue_password_hash"] = hashed_password(_rescue_password(body))
     if body.get("configdrive") is not None:
         columns["instance_info"] = {**row["instance_info"], "configdrive": body["configdrive"]}
     _ask(lambda: store.request_verb(str(row["uuid"]), verb, order=order, columns=columns))
@@ -238,11 +238,11 @@ def _runbook_steps(body: Mapping[str, Any]) -> list[dict[str, Any]]:
     return sorted(steps, key=lambda step: int(step["order"]))
 
 
-def _has_rescue_password(body: Mapping[str, Any]) -> bool:
+def _rescue_password(body: Mapping[str, Any]) -> str:
     password = body.get("rescue_password")
     if not isinstance(password, str) or not password.strip():
         bad('A non-empty "rescue_password" is required when setting target provision state to rescue')
-    return True
+    return password
 
 
 def _settled(request: Request, reference: str) -> Mapping[str, Any]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from koguma.lab import lan_settings
-from koguma.lab.bmc import configuration, factory_lan_settings
+from koguma.lab.ipmi_bmc import configuration, factory_lan_settings
 from koguma.lab.lab import plan_of
 
 MACHINE = plan_of("lab", Path("/srv/k/lab"), 1).machines[0]
