@@ -42,6 +42,7 @@ app = typer.Typer(
     name="koguma",
     cls=Nouns,
     no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     help="Run bare metal without disks and without drift: every machine boots a commit into memory.",
 )

@@ -31,6 +31,8 @@ class LazyGroup(TyperGroup):
 
     sections: ClassVar[Mapping[str, Mapping[str, Command]]] = {}
     """Heading of the help to commands, both in the order they are shown."""
+    elsewhere: ClassVar[Mapping[str, str]] = {}
+    """Commands that people know from a program like this one: what to say here instead."""
 
     def list_commands(self, _ctx: Any) -> list[str]:
         """All names, in the order of the help; for shell completion too."""
@@ -53,7 +55,8 @@ class LazyGroup(TyperGroup):
         """As click does, but an unknown command's error suggests the nearest one."""
         if args and args[0] not in self.list_commands(ctx) and not args[0].startswith("-"):
             near = get_close_matches(args[0], self.list_commands(ctx), 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"{ctx.command_path} help lists the commands"
+            nearest = f"did you mean {near[0]!r}?" if near else f"{ctx.command_path} help lists the commands"
+            hint = self.elsewhere.get(args[0], nearest)
             ctx.fail(f"{args[0]!r} is not a command of {ctx.command_path}; {hint}")
         return super().resolve_command(ctx, args)
 

@@ -45,14 +45,21 @@ def export(
     progress: Callable[[int], None] | None = None,
 ) -> None:
     """Write the tree as a root image to `output`, which must not exist. `progress` is told the bytes taken in."""
-    if output.exists():
-        raise ImageError(f"an export may not overwrite a file, got {str(output)!r}")
+    check_output(output)
     if image_format == "squashfs":
         _squashfs(store, root, output, progress)
     elif image_format == "erofs":
         _erofs(store, tree_id, root, output, scratch)
     else:
         raise ImageError(f"an export's format is one of {', '.join(FORMATS)}, got {image_format!r}")
+
+
+def check_output(output: Path) -> None:
+    """Refuse a place where nothing can be written; the tools that write would not name it."""
+    if output.exists():
+        raise ImageError(f"an export may not overwrite a file, got {str(output)!r}")
+    if not output.absolute().parent.is_dir():
+        raise ImageError(f"an export needs a directory to write to, there is none for {str(output)!r}")
 
 
 def attributes_lost(store: ObjectStore, root: Entry) -> list[bytes]:

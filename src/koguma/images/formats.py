@@ -73,10 +73,10 @@ def export_tar(
     repository: Repository, revision: str, output: Path, progress: Callable[[int], None] | None = None
 ) -> Commit:
     """Write a commit's tree as a plain tar to `output`, which must not exist. Returns the commit."""
+    from koguma.images.export import check_output  # noqa: PLC0415
     from koguma.images.tarstream import tar_stream  # noqa: PLC0415
 
-    if output.exists():
-        raise ImageError(f"an export may not overwrite a file, got {str(output)!r}")
+    check_output(output)
     commit = repository.resolve(revision)
     with storage_errors("an export"), written_whole(output) as file:
         for piece in tar_stream(repository.objects, repository.root(commit)):

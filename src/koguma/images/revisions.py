@@ -127,7 +127,8 @@ def _start(base: str, logged: str | None, text: str, refs: Refs, store: ObjectSt
         return ref
     if base in ("HEAD", "@"):
         raise RevisionError(
-            f"HEAD is branch {name!r}, which has no commit yet; make one with: koguma image commit -b {name}"
+            f"HEAD is branch {name!r}, which has no commit; make one with: koguma image commit -m MESSAGE TREE,"
+            f" or choose another branch with: koguma image switch BRANCH"
         )
     return _by_id(base, refs, store)
 

@@ -81,6 +81,22 @@ class ImageGroup(LazyGroup):
         },
     }
 
+    elsewhere = {
+        "add": "a commit takes everything that `koguma image edit` changed: koguma image commit -m MESSAGE",
+        "archive": "an image or a tar of a commit is made by: koguma image export REV --format tar -o FILE",
+        "describe": "the names of commits are shown by: koguma image log --oneline",
+        "ls-files": "a directory of a commit is listed by: koguma image show REV:DIR",
+        "ls-remote": "the refs of a remote are shown by: koguma image remote show NAME",
+        "ls-tree": "a directory of a commit is listed by: koguma image show REV:DIR",
+        "rebase": "commits are made again on a branch by: koguma image cherry-pick a..b -b BRANCH",
+        "reset": "a branch is moved by: koguma image branch -f BRANCH REV; koguma image reflog tells where it was",
+        "restore": "a pending edit is thrown away by: koguma image edit BRANCH --discard",
+        "rev-list": "commits are listed by: koguma image log",
+        "rev-parse": "the id of a commit is shown by: koguma image log -1 REV",
+        "stash": "every branch has a pending edit of its own, which may wait; see: koguma image status",
+        "worktree": "a commit is shown at a directory by: koguma image mount REV DIR",
+    }
+
 
 app = typer.Typer(
     cls=ImageGroup,

@@ -95,6 +95,16 @@ def names_by_commit(repository: Repository) -> dict[str, list[str]]:
     return names
 
 
+def decorations(repository: Repository) -> dict[str, list[str]]:
+    """The names of commits as a log shows them: HEAD's branch comes first, with an arrow."""
+    names, head = names_by_commit(repository), repository.refs.head()
+    for found in names.values():
+        if head in found:
+            found.remove(head)
+            found.insert(0, f"HEAD -> {head}")
+    return names
+
+
 def print_table(rows: Sequence[tuple[str, ...]]) -> None:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))] if rows else []
     for row in rows:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from koguma.cli.errors import UsageFault
-from koguma.cli.image.common import Json, local_time, names_by_commit, open_repository, print_json
-from koguma.cli.image.paths import WithPaths, paths_said
+from koguma.cli.image.common import Json, decorations, local_time, names_by_commit, open_repository, print_json
+from koguma.cli.image.paths import WithCount, WithPaths, paths_said
 from koguma.cli.image.showing import (
     Form,
     commit_document,
@@ -34,7 +34,7 @@ Stat = Annotated[bool, typer.Option("--stat", help="How many lines or bytes of e
 NameOnly = Annotated[bool, typer.Option("--name-only", help="Only the paths that changed.")]
 
 
-@app.command(cls=WithPaths)
+@app.command(cls=WithCount)
 def log(
     context: typer.Context,
     revisions: Annotated[
@@ -67,10 +67,11 @@ def log(
     commits = islice(commits, limit)
     if reverse:
         commits = iter(list(commits)[::-1])
-    names = names_by_commit(repository)
     if json:
+        names = names_by_commit(repository)
         print_json([commit_document(item, names) for item in commits])
         return
+    names = decorations(repository)
     form = Form(patch=patch, stat=stat, name_only=name_only)
     if graph and (reverse or not form.plain):
         raise UsageFault(
@@ -219,7 +220,9 @@ def _against_parent(repository: Repository, commit_id: str, paths: PathSpec | No
 @app.command(cls=WithPaths)
 def diff(
     context: typer.Context,
-    old: Annotated[str, typer.Argument(help="A revision, or a range `a..b` (`a...b`: from where b left a).")],
+    old: Annotated[
+        str | None, typer.Argument(help="A revision, or a range `a..b` (`a...b`: from where b left a).")
+    ] = None,
     new: Annotated[str | None, typer.Argument(help="A revision; HEAD otherwise.")] = None,
     more: Annotated[list[str] | None, typer.Argument(metavar="[PATH]...", help="Only these files.")] = None,
     patch: Patch = False,
@@ -231,6 +234,10 @@ def diff(
     json: Json = False,
 ) -> None:
     """Show what changed between two commits: packages, files, and what a reboot from one to the other means."""
+    if old is None:
+        raise UsageFault(
+            "diff compares commits: koguma image diff A B; what a pending edit changed is told by koguma image status"
+        )
     repository = open_repository(context)
     left, right = _ends(repository, old, new)
     paths = _paths(context, more or ())

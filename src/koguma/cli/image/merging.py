@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from koguma.cli.image.common import Json, become_root, open_repository, print_json, printable, say, update_labels
-from koguma.cli.image.pending import conflict_document, conflict_line
+from koguma.cli.image.pending import conflict_document, conflict_line, conflicts_open
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -212,7 +212,7 @@ def _say_result(branch: str, last: Outcome, kind: str) -> None:
     decided = f"; rules decided {len(last.notes)} files (--json names them)" if last.notes else ""
     if last.result is Result.CONFLICTS:
         say(
-            f"koguma: {len(last.conflicts)} conflicts are open in the edit of {branch}; settle them with koguma image"
+            f"koguma: {conflicts_open(len(last.conflicts))} in the edit of {branch}; settle with koguma image"
             f" edit {branch} and koguma image resolved -b {branch} PATH…, then koguma image commit -b {branch}"
         )
     elif last.result is Result.PREPARED:

@@ -1,7 +1,11 @@
-"""Commands that end with `-- PATH…`: the words after the dashes are paths, whatever they look like."""
+"""Commands that end with `-- PATH…`: the words after the dashes are paths, whatever they look like.
+
+And what else git's commands read that no option can say: `-3` for at most three.
+"""
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import typer
@@ -25,6 +29,16 @@ class WithPaths(TyperCommand):
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         """The usage line tells of the paths, too."""
         return [*super().collect_usage_pieces(ctx), "[-- PATH...]"]
+
+
+class WithCount(WithPaths):
+    """As `git log` has it, `-3` means `-n 3`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """As the parent's, with the number's option before it."""
+        end = args.index("--") if "--" in args else len(args)
+        said = [f"-n{word[1:]}" if re.fullmatch(r"-[1-9]\d*", word) else word for word in args[:end]]
+        return super().parse_args(ctx, [*said, *args[end:]])
 
 
 def paths_said(context: typer.Context) -> list[str]:

@@ -47,7 +47,7 @@ def resolved(
     for conflict in settled:
         print(f"settled {_place(conflict)}")
     left = len(open_conflicts(repository, branch))
-    say(f"{left} conflicts are open" if left else f"all is settled; commit it with: koguma image commit -b {branch}")
+    say(conflicts_open(left) if left else f"all is settled; commit it with: koguma image commit -b {branch}")
 
 
 @app.command()
@@ -89,6 +89,10 @@ def switch(
 
 def conflict_document(conflict: Conflict) -> dict[str, Any]:
     return conflict.to_json() | {"path": "/" + printable(conflict.path)}
+
+
+def conflicts_open(count: int) -> str:
+    return "1 conflict is open" if count == 1 else f"{count} conflicts are open"
 
 
 def conflict_line(conflict: Conflict) -> str:

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from koguma.cli.image.common import Json, local_time, open_repository, print_json, print_table, update_labels
+from koguma.cli.image.common import Json, local_time, open_repository, print_json, print_table, say, update_labels
+from koguma.images.errors import RefError
 
 if TYPE_CHECKING:
     from koguma.images.labels import Label
+    from koguma.images.refs import Ref
     from koguma.images.retention import Kept
 
 app = typer.Typer()
@@ -22,10 +24,15 @@ def branch(
     name: Annotated[str | None, typer.Argument(help="The new branch; without it, branches are listed.")] = None,
     start: Annotated[str, typer.Argument(help="The commit it starts from.")] = "HEAD",
     force: Annotated[bool, typer.Option("--force", "-f", help="Move a branch that exists.")] = False,
+    delete: Annotated[bool, typer.Option("--delete", "-d", "-D", help="Remove the branch; as `rm` does.")] = False,
+    remotes: Annotated[bool, typer.Option("--all", "-a", help="List where branches of remotes are, too.")] = False,
     json: Json = False,
 ) -> None:
     """Make a branch, or list branches."""
-    _make_or_list(context, "branch", name, start, json=json, force=force)
+    if delete:
+        _remove(context, "branch", name)
+        return
+    _make_or_list(context, "branch", name, start, json=json, force=force, remotes=remotes)
 
 
 @app.command()
@@ -33,9 +40,13 @@ def tag(
     context: typer.Context,
     name: Annotated[str | None, typer.Argument(help="The new tag; without it, tags are listed.")] = None,
     start: Annotated[str, typer.Argument(help="The commit it names.")] = "HEAD",
+    delete: Annotated[bool, typer.Option("--delete", "-d", help="Remove the tag; as `rm` does.")] = False,
     json: Json = False,
 ) -> None:
     """Make a tag, or list tags."""
+    if delete:
+        _remove(context, "tag", name)
+        return
     _make_or_list(context, "tag", name, start, json=json, force=False)
 
 
@@ -46,8 +57,7 @@ def rm(
     """Remove branches and tags; their commits stay until they are collected."""
     repository = open_repository(context)
     for name in names:
-        gone = repository.remove(name)
-        print(f"{gone.kind.word} {name} was {gone.commit[:12]}")
+        _say_removed(repository.remove(name))
     update_labels(repository)
 
 
@@ -97,7 +107,31 @@ def _kept_words(kept: Kept | None) -> str:
     return f"until {local_time(kept.until)}" if kept.until is not None else kept.why
 
 
-def _make_or_list(context: typer.Context, kind: str, name: str | None, start: str, *, json: bool, force: bool) -> None:
+def _remove(context: typer.Context, kind: str, name: str | None) -> None:
+    """Remove the branch or tag of this name."""
+    repository = open_repository(context)
+    found = repository.refs.find(name) if name else None
+    if found is None or found.kind.word != kind:
+        raise RefError(f"there is no {kind} {name or ''!r} to remove; koguma image {kind} lists them")
+    _say_removed(repository.remove(found.name))
+    update_labels(repository)
+
+
+def _say_removed(gone: Ref) -> None:
+    print(f"{gone.kind.word} {gone.name} was {gone.commit[:12]}")
+    say(f"bring it back with: koguma image {gone.kind.word} {gone.name} {gone.commit[:12]}")
+
+
+def _make_or_list(
+    context: typer.Context,
+    kind: str,
+    name: str | None,
+    start: str,
+    *,
+    json: bool,
+    force: bool,
+    remotes: bool = False,
+) -> None:
     repository = open_repository(context)
     if name is not None:
         if force and repository.refs.find(name):
@@ -108,6 +142,7 @@ def _make_or_list(context: typer.Context, kind: str, name: str | None, start: st
         print(ref.commit)
         return
     refs = [ref for ref in repository.refs.all() if ref.kind.word == kind]
+    refs += repository.refs.remotes() if remotes else []
     if json:
         print_json([{"name": ref.name, "commit": ref.commit} for ref in refs])
         return

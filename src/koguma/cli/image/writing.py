@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from koguma.cli.errors import UsageFault
 from koguma.cli.image.common import open_repository, printable, progress, say
 
 app = typer.Typer()
@@ -17,9 +18,14 @@ app = typer.Typer()
 def checkout(
     context: typer.Context,
     revision: Annotated[str, typer.Argument(help="A branch, tag, commit or expression.")],
-    directory: Annotated[Path, typer.Argument(help="A new or empty directory.")],
+    directory: Annotated[Path | None, typer.Argument(help="A new or empty directory.")] = None,
 ) -> None:
     """Write a commit's tree to a directory."""
+    if directory is None:
+        raise UsageFault(
+            f"checkout writes a tree to a directory: koguma image checkout {revision} DIR;"
+            f" to choose the branch that commands mean say: koguma image switch {revision}"
+        )
     repository = open_repository(context)
     with progress("writing") as told:
         found = repository.checkout(revision, directory, told)
