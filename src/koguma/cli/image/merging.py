@@ -11,7 +11,7 @@ from koguma.cli.image.common import Json, become_root, open_repository, print_js
 from koguma.cli.image.pending import conflict_document, conflict_line, conflicts_open
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from koguma.images.merge import Outcome
     from koguma.images.repository import Repository
@@ -81,72 +81,49 @@ def merge(
     _finish(repository, branch, [outcome], "merge", json=json)
 
 
-@app.command("cherry-pick")
-def cherry_pick(
-    context: typer.Context,
-    revisions: Annotated[list[str] | None, typer.Argument(help="Commits, or ranges `a..b`.")] = None,
-    branch: Into = None,
-    message: Message = None,
-    mainline: Mainline = None,
-    no_commit: NoCommit = False,
-    no_rebuild: NoRebuild = False,
-    abort: Abort = False,
-    continue_: Continue = False,
-    skip: Skip = False,
-    json: Json = False,
-) -> None:
-    """Make the changes of other commits on a branch; prints the branch's commit last."""
-    from koguma.images.replay import cherry_pick as begin
+def _replaying(kind: str, told: str) -> None:
+    """Make the command of a kind of replay. cherry-pick and revert take the same words and end the same ways."""
 
-    repository = open_repository(context)
-    become_root(context, needed=False)
-    if abort or continue_ or skip:
-        _go_on(repository, "cherry-pick", branch, message, abort=abort, skip=skip, json=json)
-        return
-    how = {"message": message, "mainline": mainline, "commit": not no_commit, "rebuild": not no_rebuild}
-    _replay(begin, repository, revisions, branch, "cherry-pick", how, json=json)
+    @app.command(kind, help=told)
+    def replay_commits(
+        context: typer.Context,
+        revisions: Annotated[list[str] | None, typer.Argument(help="Commits, or ranges `a..b`.")] = None,
+        branch: Into = None,
+        message: Message = None,
+        mainline: Mainline = None,
+        no_commit: NoCommit = False,
+        no_rebuild: NoRebuild = False,
+        abort: Abort = False,
+        continue_: Continue = False,
+        skip: Skip = False,
+        json: Json = False,
+    ) -> None:
+        from koguma.images.replay import cherry_pick, revert
+        from koguma.images.sessions import CHERRY_PICK, REVERT
 
-
-@app.command()
-def revert(
-    context: typer.Context,
-    revisions: Annotated[list[str] | None, typer.Argument(help="Commits, or ranges `a..b`.")] = None,
-    branch: Into = None,
-    message: Message = None,
-    mainline: Mainline = None,
-    no_commit: NoCommit = False,
-    no_rebuild: NoRebuild = False,
-    abort: Abort = False,
-    continue_: Continue = False,
-    skip: Skip = False,
-    json: Json = False,
-) -> None:
-    """Undo what commits did, as a new commit; prints the branch's commit last."""
-    from koguma.images.replay import revert as begin
-
-    repository = open_repository(context)
-    become_root(context, needed=False)
-    if abort or continue_ or skip:
-        _go_on(repository, "revert", branch, message, abort=abort, skip=skip, json=json)
-        return
-    how = {"message": message, "mainline": mainline, "commit": not no_commit, "rebuild": not no_rebuild}
-    _replay(begin, repository, revisions, branch, "revert", how, json=json)
+        repository = open_repository(context)
+        become_root(context, needed=False)
+        if abort or continue_ or skip:
+            _go_on(repository, kind, branch, message, abort=abort, skip=skip, json=json)
+            return
+        if not revisions:
+            raise typer.BadParameter("say which commits", param_hint="REVISIONS")
+        begin = {CHERRY_PICK: cherry_pick, REVERT: revert}[kind]
+        outcomes = begin(
+            repository,
+            revisions,
+            branch,
+            message=message,
+            mainline=mainline,
+            commit=not no_commit,
+            rebuild=not no_rebuild,
+            say=say,
+        )
+        _finish(repository, branch, outcomes, kind, json=json)
 
 
-def _replay(
-    begin: Callable[..., Sequence[Outcome]],
-    repository: Repository,
-    revisions: list[str] | None,
-    branch: str | None,
-    kind: str,
-    how: dict[str, Any],
-    *,
-    json: bool,
-) -> None:
-    """Begin a cherry-pick or a revert and tell how it went."""
-    if not revisions:
-        raise typer.BadParameter("say which commits", param_hint="REVISIONS")
-    _finish(repository, branch, begin(repository, revisions, branch, say=say, **how), kind, json=json)
+_replaying("cherry-pick", "Make the changes of other commits on a branch; prints the branch's commit last.")
+_replaying("revert", "Undo what commits did, as a new commit; prints the branch's commit last.")
 
 
 def _end_merge(repository: Repository, branch: str | None, message: str | None, *, abort: bool, json: bool) -> None:
