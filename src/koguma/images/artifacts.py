@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
@@ -17,7 +18,15 @@ from typing import TYPE_CHECKING
 
 from koguma.images.commits import Commit
 from koguma.images.errors import ImageError, NotBootableError
-from koguma.images.files import locked, remove_tree, sync_directory, sync_file, write_all, write_atomically
+from koguma.images.files import (
+    locked,
+    remove_tree,
+    sync_directory,
+    sync_file,
+    write_all,
+    write_atomically,
+    written_whole,
+)
 from koguma.images.trees import Entry, read_root
 from koguma.model.manifest import COMMIT_FORMAT, Manifest, ManifestFile
 
@@ -27,6 +36,7 @@ if TYPE_CHECKING:
 TEMPORARY_PREFIX = ".new-"
 _ROOT_IMAGE = "root.squashfs"
 _WAIT_S = 3600
+_PIECE_BYTES = 1024 * 1024
 
 Progress = Callable[[int], None]
 
@@ -73,6 +83,24 @@ def ensure_artifact(repository: Repository, commit: Commit, progress: Progress |
 def cached_image(repository: Path, tree: str) -> Path:
     """Where the root image of a tree is kept, if it is."""
     return repository / "cache" / "images" / f"{tree}.squashfs"
+
+
+def copy_kept_image(repository: Repository, tree: str, output: Path) -> bool:
+    """Write the root image of a tree that is kept already to a new file; False: there is none that is whole.
+
+    It is what an export would make, byte for byte, and what the manifest of the commit signs.
+    """
+    from koguma.images.export import file_digest  # noqa: PLC0415 - `log` must start fast
+
+    kept = repository.root_image(tree)
+    if kept is None:
+        return False
+    digest, size = file_digest(kept)
+    if _noted(cached_image(repository.path, tree)) != f"{digest} {size}":
+        return False
+    with written_whole(output) as file, kept.open("rb") as image:
+        shutil.copyfileobj(image, file, _PIECE_BYTES)
+    return True
 
 
 def remove_artifact(repository: Path, commit: str) -> None:

@@ -196,10 +196,14 @@ class Repository:
 
     def export(self, revision: str, image_format: str, output: Path, progress: Progress | None = None) -> Commit:
         """Write a commit's tree as a squashfs or erofs image, the same bytes every time."""
-        from koguma.images.export import export  # noqa: PLC0415
+        from koguma.images.artifacts import copy_kept_image  # noqa: PLC0415
+        from koguma.images.export import check_output, export  # noqa: PLC0415
 
         commit = self.resolve(revision)
+        check_output(output)
         with storage_errors("an export"):
+            if image_format == "squashfs" and copy_kept_image(self, commit.tree, output):
+                return commit
             export(self.objects, commit.tree, self.root(commit), image_format, output, self.path / "tmp", progress)
         return commit
 

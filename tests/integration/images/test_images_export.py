@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from koguma.images import export as export_module
 from koguma.images.errors import ImageError
 from koguma.images.export import attributes_lost
 from koguma.images.repository import Repository
@@ -61,6 +62,27 @@ def test_an_erofs_holds_the_tree_with_its_acls(tmp_path: Path) -> None:
     finally:
         subprocess.run(["umount", str(tmp_path / "mnt")], check=True)
     assert attributes_lost(repository.objects, repository.root(commit)) == [b"etc/motd"]
+
+
+def test_an_export_of_a_tree_whose_root_image_is_kept_is_that_image_unless_it_was_damaged(tmp_path: Path) -> None:
+    repository = Repository.init(tmp_path / "repository")
+    commit = repository.commit_tree(make_bootable_tree(tmp_path / "tree"), "main", "m").commit
+    repository.export("main", "squashfs", tmp_path / "made")
+    repository.update_labels()
+    kept = repository.root_image(commit.tree)
+    assert kept is not None
+    good = (tmp_path / "made").read_bytes()
+
+    def no_tool(*_: object) -> None:
+        raise AssertionError("a kept image need not be made")
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(export_module, "_squashfs", no_tool)
+        repository.export("main", "squashfs", tmp_path / "kept")
+    assert (tmp_path / "kept").read_bytes() == good == kept.read_bytes()
+    kept.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
+    repository.export("main", "squashfs", tmp_path / "anew")
+    assert (tmp_path / "anew").read_bytes() == good
 
 
 def test_an_export_overwrites_nothing(tmp_path: Path) -> None:
