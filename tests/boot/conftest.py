@@ -153,8 +153,10 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     kept = os.environ.get("KOGUMA_TEST_SITE")
     site = Site(Path(kept or f"/var/tmp/koguma-test-boot-{os.getpid()}"))
     try:
-        if (site.state / "lab" / "lab.json").exists():
-            site.koguma("lab", "up", timeout_s=ACTIVE_TIMEOUT_S)
+        built = site.state / "lab" / "lab.json"
+        if built.exists():
+            machines = json.loads(built.read_bytes())["machines"]
+            site.koguma("lab", "up", "--nodes", str(len(machines)), timeout_s=ACTIVE_TIMEOUT_S)
         else:
             site.koguma("lab", "up", "--nodes", "2", timeout_s=ACTIVE_TIMEOUT_S)
             site.koguma("lab", "up", "--nodes", "3", "--uefi", timeout_s=ACTIVE_TIMEOUT_S)
