@@ -3,8 +3,9 @@
     make bench-images
 
 1. v1 is committed to a new repository of every tool in turn, then again unchanged, then v2, then diff and fsck; the
-   tools take turns within a round, so that a slower minute of the host slows all of them. Medians of five rounds, with
-   the trees in the page cache (warm) and with an empty one (cold, as root).
+   tools take turns within a round, so that a slower minute of the host slows all of them. Medians of five rounds with
+   the trees in the page cache (warm), of three with an empty one (cold, as root); tools that no aim is held against
+   take part in one.
 2. What only Koguma has: commits of an edit, boot labels, exports beside mksquashfs alone, memory, short commands.
 3. The same small edit committed over trees of 1, 4 and 16 times the size.
 """
@@ -22,7 +23,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from images_peers import KOGUMA, Command, Peer, installed_peers, run
+from images_peers import KOGUMA, Command, Peer, compile_koguma, installed_peers, plain_environ, run
 from images_trees import Trees, added_sources, growing_tree, trees
 from results import Row, publish, row
 
@@ -44,28 +45,33 @@ Runs = dict[tuple[str, str], list[float]]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--other-runs", type=int, default=1, help="Rounds with the peers that no aim is held against.")
+    parser.add_argument("--cold-runs", type=int, default=3, help="Rounds with an empty page cache, as root.")
     parser.add_argument("--scale", choices=("small", "full"), default="full", help="Which trees: full is the aim's.")
     parser.add_argument("--folder", type=Path, default=Path("/var/tmp/koguma-bench-images"), help="Kept: the trees.")
-    parser.add_argument("--warm-only", action="store_true", help="Do not empty the page cache.")
     parser.add_argument("--only", action="append", choices=tuple(PARTS), help="A part of it; can be said again.")
     parser.add_argument("--peers", default="", help="Names of peers, by comma; otherwise all that are installed.")
     parser.add_argument("--dry", action="store_true", help="Print the table only, leave the results' file as it is.")
     options = parser.parse_args()
+    compile_koguma()
     made = trees(options.folder / "trees", options.scale)
     rows: list[Row] = []
     for name, part in PARTS.items():
         if not options.only or name in options.only:
             with tempfile.TemporaryDirectory(dir=options.folder, prefix="run-") as scratch:
                 rows += part(made, Path(scratch), options)
-    publish("images", rows, write=not options.dry)
+    publish("images", rows, write=not options.dry, keep=bool(options.only))
 
 
 def peers_rows(made: Trees, scratch: Path, options: argparse.Namespace) -> list[Row]:
     runs: Runs = {}
-    for number in range(options.runs):
-        for temperature in ("warm",) if options.warm_only or os.geteuid() else ("warm", "cold"):
-            one_round(made, scratch, temperature, runs, options.peers.split(",") if options.peers else None)
-        print(f"round {number + 1} of {options.runs} is done", flush=True)
+    cold_runs = 0 if os.geteuid() else options.cold_runs
+    chosen = options.peers.split(",") if options.peers else None
+    for temperature, count in (("warm", options.runs), ("cold", cold_runs)):
+        for number in range(count):
+            wanted = chosen if number < options.other_runs and temperature == "warm" else [OURS, BARE]
+            one_round(made, scratch, temperature, runs, wanted)
+            print(f"{temperature}: round {number + 1} of {count} is done", flush=True)
     rows = []
     for (what, peer), found in sorted(runs.items(), key=lambda item: item[0]):
         unit = "MB" if what.startswith("stored") else "files" if what.startswith("inodes") else "s"
@@ -78,7 +84,8 @@ def peers_rows(made: Trees, scratch: Path, options: argparse.Namespace) -> list[
                 rows.append(row(f"{step}, {temperature} / {BARE}", ratios, "x", at_most=aim, peer=BARE))
     for what in ("stored bytes of v1 and v2", "inodes of v1 and v2"):
         if (what, "restic") in runs and (what, OURS) in runs:
-            ratios = [mine / other for mine, other in zip(runs[what, OURS], runs[what, "restic"], strict=True)]
+            # Stored bytes hardly vary from round to round, and restic takes part in fewer of them.
+            ratios = [mine / other for mine, other in zip(runs[what, OURS], runs[what, "restic"], strict=False)]
             rows.append(row(f"{what} / restic", ratios, "x", at_most=1, peer="restic"))
     return rows
 
@@ -276,7 +283,7 @@ def stored(repository: Path) -> tuple[int, int]:
 def peak_mb(command: Command) -> float:
     """The most memory a command's processes had at one time, shared pages counted once per process (RSS)."""
     peak = 0
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, env=plain_environ()) as process:
         ended = threading.Event()
         threading.Thread(target=lambda: (process.wait(), ended.set()), daemon=True).start()
         while not ended.wait(0.02):

@@ -1,16 +1,21 @@
 """The tools `bench/images.py` holds Koguma against, each as the whole processes a person would type.
 
+Koguma's modules are compiled before, as an installer does it, and no `PYTHON*` of the caller's shell changes how they
+run.
 A peer's `commit` gets a tree and a name (v1, v2); what a tool cannot do is None in its place.
 """
 
 from __future__ import annotations
 
+import compileall
 import os
 import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+
+import koguma
 
 KOGUMA = Path(sys.executable).with_name("koguma")
 
@@ -37,7 +42,7 @@ class Peer:
         return None
 
     def environ(self) -> dict[str, str]:
-        return dict(os.environ)
+        return plain_environ()
 
 
 class Koguma(Peer):
@@ -89,7 +94,7 @@ class Restic(Peer):
         return self._restic("check", "--read-data")
 
     def environ(self) -> dict[str, str]:
-        return os.environ | {"RESTIC_PASSWORD": "bench", "RESTIC_CACHE_DIR": f"{self.repository}-cache"}
+        return plain_environ() | {"RESTIC_PASSWORD": "bench", "RESTIC_CACHE_DIR": f"{self.repository}-cache"}
 
     def _restic(self, *words: str) -> Command:
         return ["restic", "--quiet", "-r", str(self.repository), *words]
@@ -134,8 +139,20 @@ def installed_peers(folder: Path) -> list[Peer]:
     return [peer for peer in peers if (tool := tools.get(type(peer).__name__)) is None or shutil.which(tool)]
 
 
+def plain_environ() -> dict[str, str]:
+    """The environment without what changes how Python runs: a shell that forbids compiled modules doubles a start."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+
+
+def compile_koguma() -> None:
+    """Compile the modules of a source tree, as pip does with those it installs."""
+    for package in koguma.__path__:
+        compileall.compile_dir(package, quiet=1)
+
+
 def run(command: Command, environ: dict[str, str] | None = None) -> str:
     """Run to the end; the standard output. Raises CalledProcessError, having shown what the tool said."""
+    environ = environ or plain_environ()
     done = subprocess.run(command, env=environ, check=False, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     if done.returncode:
         print(done.stdout[-2000:], done.stderr[-2000:], file=sys.stderr)

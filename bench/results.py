@@ -41,13 +41,17 @@ def row(
     return Row(name, value, unit, aim, met, peer, [round(run, 3) for run in runs], note)
 
 
-def publish(name: str, rows: list[Row], *, write: bool = True) -> None:
-    """Print the table and write the file."""
+def publish(name: str, rows: list[Row], *, write: bool = True, keep: bool = False) -> None:
+    """Print the table and write the file; `keep` the figures in it that are not measured again, as of another part."""
     top = {"machine": machine(), "at": datetime.now(UTC).isoformat(timespec="seconds")}
     if write:
         RESULTS.mkdir(exist_ok=True)
-        text = json.dumps([top, *(asdict(item) for item in rows)], indent=1)
-        (RESULTS / f"{name}.json").write_text(text + "\n", encoding="utf-8")
+        file = RESULTS / f"{name}.json"
+        measured = {item.name for item in rows}
+        others = json.loads(file.read_text(encoding="utf-8"))[1:] if keep and file.exists() else []
+        kept = [item for item in others if item["name"] not in measured]
+        text = json.dumps([top, *kept, *(asdict(item) for item in rows)], indent=1)
+        file.write_text(text + "\n", encoding="utf-8")
     print(f"\n{name}: {top['machine']}")
     widths = [max(len(text) for text in column) for column in zip(*map(_cells, rows), strict=True)]
     for item in rows:

@@ -1,92 +1,37 @@
 """The command line: one module per noun, loaded only when its noun is said.
 
-A module `koguma.cli.<noun>` offers `app: typer.Typer`; `Nouns` lists it with its one line of help.
+`program` is all of it; `image.quick` answers the commands of `koguma image` that are typed all day, sooner than the
+library that parses command lines is loaded. So nothing here and in `image` may import that library.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from typing import Any
 
-import typer
-
-from koguma.cli.lazy import Command, LazyGroup
 from koguma.errors import KogumaError
-
-
-class Nouns(LazyGroup):
-    """Every noun. Services are layers above the command line, so they are named here and not imported."""
-
-    sections = {
-        "What there is": {
-            "image": Command(
-                "koguma.cli.image", "Image repositories: commit, branch, diff, edit and export root file systems."
-            ),
-            "node": Command("koguma.cli.node", "Machines: list, show, power, boot."),
-            "flavor": Command("koguma.cli.flavor", "What machines of a role boot."),
-            "network": Command("koguma.cli.network", "VLANs, subnets and their purposes."),
-            "lab": Command("koguma.cli.lab", "The virtual datacentre: a switch, BMCs and machines."),
-        },
-        "Services": {
-            "server": Command("koguma.services.server", "Run the API server."),
-            "worker": Command("koguma.services.worker", "Run a worker: power, provisioning."),
-            "boot": Command("koguma.services.boot", "Run the boot service: DHCP, TFTP, iPXE, stage-1 API, artifacts."),
-            "database": Command("koguma.services.database", "Run the embedded PostgreSQL."),
-            "up": Command("koguma.services.up", "Run everything on this machine, database included."),
-        },
-    }
-
-
-app = typer.Typer(
-    name="koguma",
-    cls=Nouns,
-    no_args_is_help=True,
-    context_settings={"help_option_names": ["-h", "--help"]},
-    pretty_exceptions_enable=False,
-    help="Run bare metal without disks and without drift: every machine boots a commit into memory.",
-)
-
-
-@app.callback()
-def _root() -> None:
-    """Options of the whole program would be here."""
 
 
 def main() -> None:
     """Run the program; an error a person can mend is one line on standard error."""
     try:
-        status = app(standalone_mode=False)
+        status = _answer(sys.argv[1:])
     except KogumaError as error:
         print(f"koguma: {error}", file=sys.stderr)
         status = 1
-    except typer.Abort:
-        status = 130
-    except _UsageError as error:
-        _print_usage_error(error)
-        status = 2
     except BrokenPipeError:
         # Whoever read the output has seen enough, as in `koguma image log | head`; nothing is left to flush to.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 1
-    except OSError as error:
-        # A full disk, a file nobody may read: no less a person's to mend than what a package's own errors say.
-        place = f" ({os.fsdecode(error.filename)})" if error.filename else ""
-        print(f"koguma: the operating system refused: {error.strerror or error}{place}", file=sys.stderr)
-        status = 1
-    sys.exit(status if isinstance(status, int) else 0)
+    sys.exit(status)
 
 
-_UsageError: type[Exception] = typer.BadParameter.__bases__[0]
-"""Typer exports one kind of usage error; this is what it shares with the others."""
+def _answer(words: list[str]) -> int:
+    if words[:1] == ["image"]:
+        from koguma.cli.image.quick import answer  # noqa: PLC0415 - for nobody else
 
+        if answer(words[1:]):
+            return 0
+    from koguma.cli.program import run  # noqa: PLC0415 - see above
 
-def _print_usage_error(error: Any) -> None:
-    where = error.ctx.command_path if error.ctx else "koguma"
-    message = " ".join(error.format_message().split())
-    if type(error).__name__ == "NoArgsIsHelpError":
-        print(error.format_message(), file=sys.stderr)
-    elif " help" in message:
-        print(f"koguma: {message}", file=sys.stderr)
-    else:
-        print(f"koguma: {message.rstrip('.')}; see: {where} --help", file=sys.stderr)
+    return run()

@@ -45,7 +45,7 @@ class LazyGroup(TyperGroup):
         found = self._commands().get(cmd_name)
         if found is None:
             return None
-        loaded: Any = typer.main.get_command(import_module(found.module).app)
+        loaded: Any = typer.main.get_command(_alone(import_module(found.module).app, cmd_name))
         home = getattr(loaded, "commands", {})
         command = home.get(cmd_name, loaded) if not isinstance(loaded, LazyGroup) else loaded
         command.name = cmd_name
@@ -75,6 +75,21 @@ class LazyGroup(TyperGroup):
 
     def _commands(self) -> dict[str, Command]:
         return {name: command for commands in self.sections.values() for name, command in commands.items()}
+
+
+def _alone(home: typer.Typer, name: str) -> typer.Typer:
+    """Of a module's commands only the one of this name, which is built much sooner; all where none has it."""
+    named = [item for item in home.registered_commands if item.callback and _name_of(item) == name]
+    if not named:
+        return home
+    alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    alone.registered_commands = named
+    return alone
+
+
+def _name_of(command: Any) -> str:
+    name: str = command.name or typer.main.get_command_name(command.callback.__name__)
+    return name
 
 
 def _help_command() -> Any:

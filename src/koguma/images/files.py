@@ -5,11 +5,9 @@ Everything in this package that writes a file another process may read goes thro
 
 from __future__ import annotations
 
-import ctypes
 import fcntl
 import os
 import re
-import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -79,6 +77,8 @@ def sync_file(path: Path) -> None:
 
 def sync_file_system(path: Path) -> None:
     """Make everything durable that was written to the file system of `path`: for trees of files, once for all."""
+    import ctypes  # noqa: PLC0415 - slow to load, and rarely needed
+
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         libc = ctypes.CDLL(None, use_errno=True)
@@ -137,6 +137,8 @@ def remove_tree(path: Path) -> None:
     elif path.exists():
         if mounts := mounts_below(path):
             raise StorageError(f"a directory to be removed must hold no mount, got {mounts[0]}; umount it first")
+        import shutil  # noqa: PLC0415 - slow to load
+
         shutil.rmtree(path)
 
 

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 import typer
 
-from koguma.cli import Nouns, app, main
-from koguma.cli.image import ImageGroup
-from koguma.cli.image import app as image_app
+from koguma.cli import main
+from koguma.cli.image.group import ImageGroup
+from koguma.cli.image.group import app as image_app
+from koguma.cli.program import Nouns, app
 
 
 @pytest.mark.parametrize(
@@ -19,7 +20,7 @@ from koguma.cli.image import app as image_app
         (["image", "lgo"], "did you mean 'log'?"),
         (["image", "help", "lgo"], "koguma image help lists them"),
         (["image", "log", "--foo"], "see: koguma image log --help"),
-        (["image", "commit"], "Missing option"),
+        (["image", "edit"], "Missing argument"),
     ],
 )
 def test_a_mistyped_command_line_is_answered_by_one_line_that_says_what_to_do(

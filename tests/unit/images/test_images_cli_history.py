@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from koguma.cli import app
+from koguma.cli.program import app
 from koguma.errors import KogumaError
 from koguma.images.repository import Repository
 from tests.unit.images.making import DPKG_STATUS, commit_graph, make_tree

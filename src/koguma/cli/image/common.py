@@ -1,24 +1,52 @@
 # ruff: noqa: PLC0415 - a command imports what it needs when it runs, so that each starts fast
-"""What the commands of `koguma image` share: opening the repository, printing, progress.
-
-Results go to standard output and nothing else does; progress is shown on a terminal only.
-"""
+"""What the commands of `koguma image` share: options, opening the repository, and all of `printing`."""
 
 from __future__ import annotations
 
 import os
-import sys
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+from koguma.cli.image import recording
+from koguma.cli.image.printing import (
+    decorations,
+    finish,
+    labels_later,
+    local_time,
+    names_by_commit,
+    print_json,
+    print_table,
+    printable,
+    progress,
+    say,
+    update_labels,
+)
 
-    from koguma.images.labels import LabelState
-    from koguma.images.repository import Committed, Repository
+if TYPE_CHECKING:
+    from koguma.images.repository import Repository
+
+__all__ = [
+    "Branch",
+    "Json",
+    "Message",
+    "Revision",
+    "become_root",
+    "decorations",
+    "finish",
+    "labels_later",
+    "local_time",
+    "names_by_commit",
+    "open_repository",
+    "path_of",
+    "print_json",
+    "print_table",
+    "printable",
+    "progress",
+    "say",
+    "update_labels",
+]
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Branch = Annotated[str, typer.Option("--branch", "-b", help="The branch to commit to; made when there is none.")]
@@ -42,131 +70,6 @@ def open_repository(context: typer.Context) -> Repository:
 
 
 def become_root(context: typer.Context, *, needed: bool = True) -> None:
-    """Go on in a user namespace when nobody is root here: edits hold files of every owner.
-
-    Where that is impossible a command that needs no root for everything it does may go on without.
-    """
-    if os.geteuid() == 0:
-        return
-    from koguma.images.errors import EditError
-    from koguma.images.usernamespace import enter
-
-    # Root has another default place for its repository, also the root of a user namespace.
-    os.environ["KOGUMA_REPO"] = str(path_of(context).absolute())
-    try:
-        enter(sys.argv[1:])
-    except EditError:
-        if needed:
-            raise
-
-
-def finish(repository: Repository, done: Committed, *, wait: bool) -> None:
-    """Let the label follow the commit, then print the id, last."""
-    if not done.created:
-        say("nothing changed, so there is no new commit")
-    if wait:
-        state = update_labels(repository)
-        for missing in state.unlabelled:
-            if missing.commit == done.commit.id:
-                say(f"no label: {missing.reason}")
-    else:
-        labels_later(repository)
-    print(done.commit.id)
-
-
-def labels_later(repository: Repository) -> None:
-    """Start a process of its own that makes the artifact; should it die, the next command that needs labels does it."""
-    import subprocess
-
-    command = [sys.executable, "-m", "koguma", "image", "--repo", str(repository.path), "labels"]
-    null = subprocess.DEVNULL
-    subprocess.Popen(command, stdin=null, stdout=null, stderr=null, start_new_session=True)
-
-
-def update_labels(repository: Repository) -> LabelState:
-    with progress("making the boot artifact") as told:
-        return repository.update_labels((lambda _, size: told(size)) if told else None)
-
-
-def names_by_commit(repository: Repository) -> dict[str, list[str]]:
-    names: dict[str, list[str]] = {}
-    for ref in repository.refs.every():
-        names.setdefault(ref.commit, []).append(f"tag: {ref.name}" if ref.kind.word == "tag" else ref.name)
-    return names
-
-
-def decorations(repository: Repository) -> dict[str, list[str]]:
-    """The names of commits as a log shows them: HEAD's branch comes first, with an arrow."""
-    names, head = names_by_commit(repository), repository.refs.head()
-    for found in names.values():
-        if head in found:
-            found.remove(head)
-            found.insert(0, f"HEAD -> {head}")
-    return names
-
-
-def print_table(rows: Sequence[tuple[str, ...]]) -> None:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))] if rows else []
-    for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-
-
-def print_json(document: object) -> None:
-    import json
-
-    print(json.dumps(document, indent=2, ensure_ascii=False))
-
-
-def printable(path: bytes) -> str:
-    """A path fit for printing: bytes that are not UTF-8 and control characters appear as `\\xNN`."""
-    text = path.decode("utf-8", errors="backslashreplace")
-    if text.isprintable():
-        return text
-    return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in text)
-
-
-def local_time(seconds: int) -> str:
-    return datetime.fromtimestamp(seconds, UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S %z")
-
-
-def say(text: str) -> None:
-    """Words for a person: never on standard output, which carries results."""
-    print(text, file=sys.stderr)
-
-
-class progress:  # noqa: N801 - used like a function
-    """Shows the bytes worked through after a second, on a terminal only; gives None elsewhere."""
-
-    def __init__(self, what: str) -> None:
-        self._what = what
-        self._bar: Any = None
-        self._done = 0
-        self._task: Any = None
-        self._from = 0.0
-
-    def __enter__(self) -> Callable[[int], None] | None:
-        if not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
-            return None
-        import time
-
-        self._from = time.monotonic() + 1
-        return self._tell
-
-    def _tell(self, size: int) -> None:
-        import time
-
-        self._done += size
-        if self._bar is None and time.monotonic() >= self._from:
-            from rich.console import Console
-            from rich.progress import DownloadColumn, Progress, SpinnerColumn, TimeElapsedColumn, TransferSpeedColumn
-
-            columns = ("{task.description}", DownloadColumn(), TransferSpeedColumn(), TimeElapsedColumn())
-            self._bar = Progress(SpinnerColumn(), *columns, console=Console(stderr=True), transient=True)
-            self._task = self._bar.add_task(self._what, total=None)
-            self._bar.start()
-        if self._bar is not None:
-            self._bar.update(self._task, completed=self._done)
-
-    def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.stop()
+    """As `recording.become_root`, for the repository that the command line names."""
+    if os.geteuid() != 0:
+        recording.become_root(path_of(context), needed=needed)

@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from koguma.cli.image.common import Branch, become_root, finish, open_repository, path_of, progress, say
+from koguma.cli.image import recording
+from koguma.cli.image.common import Branch, become_root, finish, open_repository, path_of, say
 
 app = typer.Typer()
 
@@ -38,20 +39,17 @@ def commit(
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait for the label to be bootable.")] = True,
 ) -> None:
     """Commit a directory, or what `edit` changed; prints the commit's id last."""
-    repository = open_repository(context)
-    branch = branch or repository.refs.head()
-    if tree is None:
-        become_root(context)
-    with progress("reading") as told:
-        if tree is None:
-            from koguma.images.edit import commit_edit
-
-            done = commit_edit(repository, branch, message, author=author, keep_times=keep_times)
-        elif not message:
-            raise typer.BadParameter("a commit needs a message that says why", param_hint="--message")
-        else:
-            done = repository.commit_tree(tree, branch, message, author=author, keep_times=keep_times, progress=told)
-    finish(repository, done, wait=wait)
+    if tree is not None and not message:
+        raise typer.BadParameter("a commit needs a message that says why", param_hint="--message")
+    recording.commit(
+        open_repository(context),
+        tree,
+        branch=branch,
+        message=message,
+        author=author,
+        keep_times=keep_times,
+        wait=wait,
+    )
 
 
 @app.command()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from koguma.cli.image import naming
 from koguma.cli.image.common import Json, local_time, open_repository, print_json, print_table, say, update_labels
 from koguma.images.errors import RefError
 
@@ -32,7 +33,7 @@ def branch(
     if delete:
         _remove(context, "branch", name)
         return
-    _make_or_list(context, "branch", name, start, json=json, force=force, remotes=remotes)
+    naming.branch(open_repository(context), name, start, force=force, remotes=remotes, json=json)
 
 
 @app.command()
@@ -47,7 +48,7 @@ def tag(
     if delete:
         _remove(context, "tag", name)
         return
-    _make_or_list(context, "tag", name, start, json=json, force=False)
+    naming.tag(open_repository(context), name, start, json=json)
 
 
 @app.command()
@@ -120,33 +121,3 @@ def _remove(context: typer.Context, kind: str, name: str | None) -> None:
 def _say_removed(gone: Ref) -> None:
     print(f"{gone.kind.word} {gone.name} was {gone.commit[:12]}")
     say(f"bring it back with: koguma image {gone.kind.word} {gone.name} {gone.commit[:12]}")
-
-
-def _make_or_list(
-    context: typer.Context,
-    kind: str,
-    name: str | None,
-    start: str,
-    *,
-    json: bool,
-    force: bool,
-    remotes: bool = False,
-) -> None:
-    repository = open_repository(context)
-    if name is not None:
-        if force and repository.refs.find(name):
-            ref = repository.move_branch(name, start)
-        else:
-            ref = repository.create_branch(name, start) if kind == "branch" else repository.create_tag(name, start)
-        update_labels(repository)
-        print(ref.commit)
-        return
-    refs = [ref for ref in repository.refs.all() if ref.kind.word == kind]
-    refs += repository.refs.remotes() if remotes else []
-    if json:
-        print_json([{"name": ref.name, "commit": ref.commit} for ref in refs])
-        return
-    head = repository.refs.head() if kind == "branch" else ""
-    for ref in refs:
-        mark = "*" if ref.name == head else " "
-        print(f"{mark} {ref.name} {ref.commit[:12]} {repository.commit(ref.commit).subject}")

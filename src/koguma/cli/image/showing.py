@@ -6,10 +6,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from koguma.cli.image.common import printable
+from koguma.cli.image.printing import printable
 
 if TYPE_CHECKING:
     from koguma.images.commits import Commit
@@ -178,6 +177,8 @@ def reboot_lines(meaning: Reboot) -> list[str]:
 
 
 def commit_document(commit: Commit, names: dict[str, list[str]]) -> dict[str, Any]:
+    from datetime import UTC, datetime
+
     return {
         "commit": commit.id,
         "tree": commit.tree,
