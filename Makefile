@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help packages lab lab-down test test-fast test-long test-openstacksdk check format lock bench bench-boot bench-images bench-lifecycle clean
+.PHONY: help packages lab lab-down test test-fast test-long test-openstacksdk test-agent test-keystone check format lock bench bench-boot bench-images bench-lifecycle clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -44,7 +44,13 @@ test-long: packages $(BIN)/koguma ## Node code alone, killed processes, NFS root
 	$(SUDO) $(BIN)/pytest -m long
 
 test-openstacksdk: $(BIN)/koguma ## The released openstacksdk's own bare-metal tests against a fresh server
-	$(BIN)/python tests/openstack/run_sdk.py --work build/openstacksdk
+	$(BIN)/python -m tests.openstack.run_sdk --work build/openstacksdk
+
+test-agent: $(BIN)/koguma ## The released ironic-python-agent's API client looks up and heartbeats
+	$(BIN)/python -m tests.openstack.run_agent --work build/agent
+
+test-keystone: $(BIN)/koguma ## Koguma behind a real Keystone
+	$(BIN)/python -m tests.openstack.run_keystone --work build/keystone
 
 check: $(BIN)/koguma ## ruff, mypy, import-linter: run all, then report
 	@failed=""; \

@@ -39,7 +39,7 @@ class Database(Section):
 class Api(Section):
     listen: HostPort = "127.0.0.1:6385"
     """Where the API is served."""
-    auth: Literal["none", "http_basic"] = "none"
+    auth: Literal["none", "http_basic", "keystone"] = "none"
     """How clients of the Ironic API prove who they are."""
     users: Path | None = None
     """The user file of http_basic: `name:hash` lines as `htpasswd -B` writes them."""
@@ -90,6 +90,34 @@ class Enrollment(Section):
     """The flavor a newly registered node gets."""
 
 
+class Keystone(Section):
+    """The identity service that proves tokens when `api.auth` is keystone, and Koguma's own account there."""
+
+    auth_url: str = ""
+    """Where Keystone answers: `https://keystone.example.org/v3`."""
+    www_authenticate_uri: str = ""
+    """Where clients are told to get tokens. Empty: `auth_url`."""
+    username: str = "koguma"
+    password: str = ""
+    project_name: str = "service"
+    user_domain_name: str = "Default"
+    project_domain_name: str = "Default"
+    service_project_name: str = "service"
+    """Members of this project with the role `service`, such as Nova, are trusted with the whole system."""
+    region_name: str = ""
+    cafile: str = ""
+    """The authority that signed Keystone's certificate. Empty: a public one."""
+    memcached_servers: list[str] = []
+    """Where proven tokens are shared between servers. Empty: each keeps its own."""
+    token_cache_time: int = Field(default=300, ge=-1)
+    """Seconds for which a token once proven is not asked about again."""
+
+
+class Inspection(Section):
+    rules: Path | None = None
+    """A YAML file of inspection rules in Ironic's form, applied beside those of the API."""
+
+
 class Nodes(Section):
     domain: str = "koguma.internal"
     ssh_authorized_keys: list[str] = []
@@ -116,6 +144,8 @@ class Config(Section):
     worker: Worker = Worker()
     images: Images = Images()
     enrollment: Enrollment = Enrollment()
+    inspection: Inspection = Inspection()
+    keystone: Keystone = Keystone()
     nodes: Nodes = Nodes()
     log: Log = Log()
     lab: Lab = Lab()
@@ -129,6 +159,12 @@ class Config(Section):
     @property
     def repository(self) -> Path:
         return self.images.repository or self.state_dir / "images"
+
+    @model_validator(mode="after")
+    def _keystone_is_somewhere(self) -> Self:
+        if self.api.auth == "keystone" and not (self.keystone.auth_url and self.keystone.password):
+            raise ValueError("auth keystone needs keystone.auth_url and keystone.password")
+        return self
 
     @property
     def nfs_dir(self) -> Path:

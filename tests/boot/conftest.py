@@ -29,18 +29,18 @@ ACTIVE_TIMEOUT_S = 900
 class Site:
     """A Koguma site, as its operator sees it."""
 
-    def __init__(self, state: Path) -> None:
+    def __init__(self, state: Path, api: str = API, lab: str = LAB) -> None:
         self.state = state
         self.environ = {
             **os.environ,
             "KOGUMA_STATE_DIR": str(state),
-            "KOGUMA_API_LISTEN": API,
-            "KOGUMA_LAB_NAME": LAB,
-            "KOGUMA_API": f"http://{API}",
+            "KOGUMA_API_LISTEN": api,
+            "KOGUMA_LAB_NAME": lab,
+            "KOGUMA_API": f"http://{api}",
             "NO_COLOR": "1",
         }
         # Asking by the command line every second would take a third of a core from the machines.
-        self._api = httpx.Client(base_url=f"http://{API}/api/v1", timeout=30, trust_env=False)
+        self._api = httpx.Client(base_url=f"http://{api}/api/v1", timeout=30, trust_env=False)
 
     def close(self) -> None:
         self._api.close()

@@ -1,7 +1,7 @@
 """Runs the functional bare-metal tests of the released openstacksdk against a fresh server, one after the other and
 with four workers, and says how many passed.
 
-    python tests/openstack/run_sdk.py [--work DIR] [--url URL] [stestr's arguments, such as a test's name]
+    python -m tests.openstack.run_sdk [--work DIR] [--url URL] [stestr's arguments, such as a test's name]
 
 1. Install the released package, and what its tests import, into an environment of their own.
 2. Take the tests from the source distribution of the same version.
@@ -17,21 +17,16 @@ import argparse
 import contextlib
 import os
 import re
-import signal
-import socket
 import subprocess
-import sys
 import tarfile
 import tempfile
 import time
-import urllib.request
-import venv
-from collections.abc import Iterator
 from pathlib import Path
 
-PACKAGES = ("openstacksdk", "stestr", "fixtures", "testtools", "oslotest", "requests-mock", "ddt", "jsonschema")
-START_TIMEOUT_S = 120.0
-STOP_TIMEOUT_S = 40.0
+from tests.openstack.released import environment, pip, server, version
+
+NAME = "openstacksdk"
+PACKAGES = (NAME, "stestr", "fixtures", "testtools", "oslotest", "requests-mock", "ddt", "jsonschema")
 
 CLOUD = """
 clouds:
@@ -55,7 +50,7 @@ def main() -> int:
     parser.add_argument("--url", help="a server that runs already")
     arguments, more = parser.parse_known_args()
     work = arguments.work or Path(tempfile.mkdtemp(prefix="koguma-openstacksdk-"))
-    python = environment(work)
+    python = environment(work / "venv", PACKAGES)
     tests = source(work, python)
     results = []
     for name, how in (("one after the other", ["--serial"]), ("with 4 workers", ["--concurrency", "4"])):
@@ -63,23 +58,13 @@ def main() -> int:
             results.append((name, run(tests, python, url, how, more)))
     for name, (passed, failed, skipped, seconds) in results:
         counts = f"{passed} passed, {failed} failed, {skipped} skipped, {seconds:.0f} s"
-        print(f"openstacksdk {version(python)}, {name}: {counts}")
+        print(f"openstacksdk {version(python, 'openstacksdk')}, {name}: {counts}")
     return 0 if all(passed and not failed and not skipped for _, (passed, failed, skipped, _) in results) else 1
-
-
-def environment(work: Path) -> Path:
-    """The Python of the environment with the released package."""
-    directory = work.absolute() / "venv"
-    python = directory / "bin" / "python"
-    if not python.exists():
-        venv.create(directory, with_pip=True)
-        pip(python, "install", "--quiet", *PACKAGES)
-    return python
 
 
 def source(work: Path, python: Path) -> Path:
     """The unpacked source distribution of the installed version."""
-    name = f"openstacksdk-{version(python)}"
+    name = f"openstacksdk-{version(python, 'openstacksdk')}"
     if not (work / name).is_dir():
         pip(
             python,
@@ -90,52 +75,11 @@ def source(work: Path, python: Path) -> Path:
             ":all:",
             "--dest",
             str(work),
-            f"openstacksdk=={version(python)}",
+            f"openstacksdk=={version(python, 'openstacksdk')}",
         )
         with tarfile.open(work / f"{name}.tar.gz") as archive:
             archive.extractall(work, filter="data")
     return (work / name).absolute()
-
-
-def version(python: Path) -> str:
-    command = [str(python), "-c", "from importlib.metadata import version; print(version('openstacksdk'))"]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
-
-
-def pip(python: Path, *arguments: str) -> None:
-    subprocess.run([str(python), "-m", "pip", "--disable-pip-version-check", *arguments], check=True)
-
-
-@contextlib.contextmanager
-def server(work: Path) -> Iterator[str]:
-    """A fresh `koguma up`; its URL."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
-    state = tempfile.mkdtemp(prefix="koguma-sdk-")
-    log = work / "koguma.log"
-    command = [sys.executable, "-m", "koguma", "up", "--state", state, "--api", address, "--auth", "none", "--no-boot"]
-    with log.open("wb") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
-        try:
-            wait_for(f"http://{address}/v1/conductors", process, log)
-            yield f"http://{address}"
-        finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait(STOP_TIMEOUT_S)
-            subprocess.run(["rm", "-rf", state], check=False)
-
-
-def wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    """Until a worker is there as well."""
-    deadline = time.monotonic() + START_TIMEOUT_S
-    request = urllib.request.Request(url, headers={"X-OpenStack-Ironic-API-Version": "1.115"})
-    while time.monotonic() < deadline and process.poll() is None:
-        with contextlib.suppress(OSError), urllib.request.urlopen(request, timeout=5) as answer:
-            if b'"hostname"' in answer.read():
-                return
-        time.sleep(0.2)
-    raise SystemExit(f"the server must answer within {START_TIMEOUT_S:.0f} s; it said:\n{log.read_text()[-4000:]}")
 
 
 def run(tests: Path, python: Path, url: str, how: list[str], more: list[str]) -> tuple[int, int, int, float]:

@@ -16,11 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from django.conf import settings
+from django.db import transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseNotModified, JsonResponse
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_http_methods
 
 from koguma.api.errors import DATABASE_AWAY, Malformed, TooLarge, Unauthorised, database_away, status_of
+from koguma.api.ironic.inspecting import machine_registered
 from koguma.db import registrations, reports
 from koguma.db.snapshots import Renderer
 from koguma.errors import KogumaError
@@ -60,7 +62,10 @@ def _boot_service_only(view: View) -> View:
 @require_http_methods(["POST"])
 def post_registration(request: HttpRequest) -> HttpResponse:
     document = registration_model.parse(_json(request, REGISTRATION_SIZE_MAX_BYTES))
-    node = registrations.register(document)
+    with transaction.atomic():
+        # Whoever goes on with the node finds it as the rules left it.
+        node = registrations.register(document)
+        machine_registered(node)
     return JsonResponse({"name": node.name, "uuid": document.uuid}, status=201)
 
 

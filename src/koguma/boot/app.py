@@ -84,8 +84,8 @@ class Stage1Api:
 
     async def script(self, request: Request) -> Response:
         """The script of one boot: a new boot begins here."""
-        uuid = requests.uuid_of(request.path_params["uuid"])
         mac = requests.mac_of(request.query_params.get("mac", ""))
+        uuid = self._inventory.identity(requests.uuid_of(request.path_params["uuid"]), mac)
         self._inventory.reject_foreign_mac(uuid, mac)
         boot_id = new_boot_id()
         boot = ipxe.Boot(self._site.url, uuid, self._tokens.mint(uuid, boot_id), mac, self._site.console_args)

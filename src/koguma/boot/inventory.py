@@ -45,6 +45,11 @@ class Inventory:
             raise UnknownMachine(f"a machine must be registered before it boots, {uuid} is not")
         return node
 
+    def identity(self, uuid: str, mac: str) -> str:
+        """The UUID by which a machine is spoken of: its own, or that of the node that was made for its MAC."""
+        owner = self.snapshot.by_mac.get(mac)
+        return owner.uuid if owner and owner.known_by_mac and uuid not in self.snapshot.by_uuid else uuid
+
     def reject_foreign_mac(self, uuid: str, mac: str) -> None:
         """Raises IdentityConflict when the MAC is another node's: that node's name is nobody else's business."""
         owner = self.snapshot.by_mac.get(mac)

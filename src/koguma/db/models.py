@@ -111,6 +111,7 @@ class NodeRow(models.Model):
     once_id = models.CharField(max_length=32, null=True)
     once_label = models.CharField(max_length=200, null=True)
     kexec = models.BooleanField(default=True)
+    known_by_mac = models.BooleanField(default=False)  # made by hand: its UUID need not be the machine's own
     bmc_driver = models.CharField(max_length=32, default="", blank=True)
     bmc_address = models.CharField(max_length=255, default="", blank=True)
     bmc_mac = models.CharField(max_length=17, null=True)
@@ -120,6 +121,7 @@ class NodeRow(models.Model):
     variables = models.JSONField(default=dict)
     ssh_host_key = models.TextField(default="", blank=True)  # sealed
     ssh_host_public_key = models.TextField(default="", blank=True)
+    inspection_error = models.TextField(null=True)  # why a rule ended the inspection under way
     rescue_password_hash = models.TextField(default="", blank=True)  # sealed; set while in rescue
     installed_label = models.CharField(max_length=200, null=True)
     installed_commit = models.CharField(max_length=64, null=True)

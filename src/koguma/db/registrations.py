@@ -192,6 +192,7 @@ def create_by_hand(values: dict[str, Any]) -> Node:
             name or next_name(),
             flavor=flavor,
             serial=serial,
+            known_by_mac=not values["uuid"],
             bmc_driver=bmc["driver"],
             bmc_address=bmc["address"],
             bmc_username=bmc["username"],

@@ -79,6 +79,7 @@ def node_of(row: NodeRow) -> Node:
         retired=row.retired,
         automated_clean=row.automated_clean,
         disable_power_off=row.disable_power_off,
+        inspection_error=row.inspection_error,
     )
 
 
@@ -216,6 +217,7 @@ _LIFECYCLE_FIELDS = frozenset(
         "status",
         "last_error",
         "label",
+        "inspection_error",
         "inspection_started_at",
         "inspection_finished_at",
     }

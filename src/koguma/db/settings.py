@@ -4,6 +4,7 @@ KOGUMA_DB_DSN         libpq connection string; empty where nothing connects (typ
 KOGUMA_SECRETS_DIR    boot.key, operator.pub, db.key, django.key
 KOGUMA_ENROLLMENT_AUTO, KOGUMA_ENROLLMENT_FLAVOR, KOGUMA_NODES_DOMAIN, KOGUMA_NODES_BOOT_TIMEOUT_S,
 KOGUMA_NODES_SSH_AUTHORIZED_KEYS (one a line)    the keys of koguma.toml with these names
+KOGUMA_INSPECTION_RULES             a YAML file of inspection rules that nobody can change through the API
 KOGUMA_API_AUTH, KOGUMA_API_USERS    how clients of the Ironic API prove who they are, and the user file
 KOGUMA_BOOT_ATTEMPTS  how often a deploying machine is powered on (3)
 
@@ -68,8 +69,10 @@ KOGUMA_NODES_BOOT_TIMEOUT_S = float(_environ.get("KOGUMA_NODES_BOOT_TIMEOUT_S", 
 KOGUMA_NODES_SSH_AUTHORIZED_KEYS = [
     line.strip() for line in _environ.get("KOGUMA_NODES_SSH_AUTHORIZED_KEYS", "").splitlines() if line.strip()
 ]
+KOGUMA_INSPECTION_RULES = _environ.get("KOGUMA_INSPECTION_RULES", "")
 KOGUMA_API_AUTH = _environ.get("KOGUMA_API_AUTH", "none")
 KOGUMA_API_USERS = _environ.get("KOGUMA_API_USERS", "")
+KOGUMA_KEYSTONE = _environ.get("KOGUMA_KEYSTONE", "")
 KOGUMA_BOOT_ATTEMPTS = int(_environ.get("KOGUMA_BOOT_ATTEMPTS", "3"))
 KOGUMA_POWER_DRIVERS = "koguma.drivers.power.open_power"
 """Finds the power driver of a BMC."""

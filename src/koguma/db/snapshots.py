@@ -77,7 +77,7 @@ def render() -> Snapshot:
         node = node_of(row)
         flavor = flavors.get(node.flavor or "")
         secrets = Secrets(unseal(row.ssh_host_key), unseal(row.rescue_password_hash))
-        nodes.append(_node(node, flavor, networks, keys, secrets))
+        nodes.append(_node(node, flavor, networks, keys, secrets, known_by_mac=row.known_by_mac))
     return Snapshot(networks=tuple(_network(network) for network in networks.values()), nodes=tuple(nodes))
 
 
@@ -112,7 +112,13 @@ def _network(network: Network) -> SnapshotNetwork:
 
 
 def _node(
-    node: Node, flavor: Flavor | None, networks: dict[str, Network], keys: list[str], secrets: Secrets
+    node: Node,
+    flavor: Flavor | None,
+    networks: dict[str, Network],
+    keys: list[str],
+    secrets: Secrets,
+    *,
+    known_by_mac: bool,
 ) -> SnapshotNode:
     mode, reason = mode_of(node, flavor)
     return SnapshotNode(
@@ -123,6 +129,7 @@ def _node(
         flavor=node.flavor or "",
         architecture=node.architecture,
         firmware=node.firmware,
+        known_by_mac=known_by_mac,
         ports=tuple(SnapshotPort(port.mac, port.network, port.address, port.boot) for port in node.ports),
         boot=BootPlan(
             label=node.label or (flavor.label if flavor else ""),

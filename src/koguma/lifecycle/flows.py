@@ -87,6 +87,7 @@ FLOWS: Mapping[str, Flow] = {
             "inspect",
             (
                 inspection.inspection_has_begun(S.INSPECTING),
+                inspection.boot_port_has_an_address(S.INSPECTING),
                 fake_work_is_done("inspect", "inspect", S.INSPECTING, S.INSPECT_WAIT),
                 steps.machine_is_off(S.INSPECTING),
                 steps.machine_is_on(S.INSPECTING),

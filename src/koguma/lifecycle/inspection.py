@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from datetime import timedelta
 
 from koguma.lifecycle.errors import StepFailed
@@ -15,13 +16,30 @@ def inspection_has_begun(state: ProvisionState) -> Step:
     def run(context: Context) -> Result:
         context.changes["inspection_started_at"] = context.now
         context.changes["inspection_finished_at"] = None
+        context.changes["inspection_error"] = None
         return Done()
 
     return Step("the inspection has begun", state, run)
 
 
+def boot_port_has_an_address(state: ProvisionState) -> Step:
+    """The boot service answers a known machine at the address reserved for it only."""
+
+    def run(context: Context) -> Result:
+        # Whether its hardware fits the flavor is asked when the node is deployed; here it is only looked at.
+        with contextlib.suppress(StepFailed):
+            context.claim.ensure_addresses()
+        return Done()
+
+    return Step(
+        "its boot port has an address", state, run, applies=lambda node: tells_itself(node) and bool(node.ports)
+    )
+
+
 def machine_has_registered(state: ProvisionState) -> Step:
     def run(context: Context) -> Result:
+        if context.node.inspection_error:
+            raise StepFailed(StatusCode.REFUSED_BY_RULE, context.node.inspection_error)
         since = (context.time("powered_on_at") or context.step_started_at) - timedelta(seconds=CLOCK_SKEW_S)
         registered_at = context.node.registered_at
         if registered_at is not None and registered_at >= since:

@@ -118,6 +118,8 @@ class Node:
     automated_clean: bool | None = None
     disable_power_off: bool = False
     """Some machines cannot be powered on again from afar."""
+    inspection_error: str | None = None
+    """Why an inspection rule ended the inspection under way."""
 
     def interface(self, kind: str) -> str:
         """The hardware interface of this kind (`koguma.model.hardware`)."""

@@ -73,6 +73,8 @@ class SnapshotNode:
     ports: tuple[SnapshotPort, ...] = ()
     architecture: str = "x86_64"
     firmware: str = "bios"
+    known_by_mac: bool = False
+    """A machine with one of its MACs is this node, whatever UUID its firmware says."""
     detail: Mapping[str, Any] = field(default_factory=dict)
     """The answer of `detail`, without the members."""
 

@@ -113,5 +113,6 @@ class StatusCode(StrEnum):
     BOOT_TIMED_OUT = "BOOT_TIMED_OUT"  # powered on as often as allowed, never installed
     NOT_BOOTABLE = "NOT_BOOTABLE"  # flavor, label or address is missing
     STEP_TIMED_OUT = "STEP_TIMED_OUT"  # a step took longer than it may
+    REFUSED_BY_RULE = "REFUSED_BY_RULE"  # an inspection rule does not let the machine pass
     STEP_FAILED = "STEP_FAILED"  # a step failed for good
     ABORTED = "ABORTED"  # somebody said so

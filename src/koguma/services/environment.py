@@ -35,6 +35,9 @@ def prepare_django(config: Config, dsn: str) -> None:
     os.environ["KOGUMA_SECRETS_DIR"] = str(config.secrets_dir)
     os.environ["KOGUMA_API_AUTH"] = config.api.auth
     os.environ["KOGUMA_API_USERS"] = str(config.api.users.absolute()) if config.api.users else ""
+    if config.api.auth == "keystone":
+        os.environ["KOGUMA_KEYSTONE"] = config.keystone.model_dump_json()
+    os.environ["KOGUMA_INSPECTION_RULES"] = str(config.inspection.rules.absolute()) if config.inspection.rules else ""
     os.environ["KOGUMA_ENROLLMENT_AUTO"] = "1" if config.enrollment.auto else "0"
     os.environ["KOGUMA_ENROLLMENT_FLAVOR"] = config.enrollment.flavor
     os.environ["KOGUMA_NODES_DOMAIN"] = config.nodes.domain

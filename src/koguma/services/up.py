@@ -40,7 +40,7 @@ def up(
     config_path: ConfigOption = None,
     state: Annotated[Path | None, typer.Option(help="The state directory (state_dir).")] = None,
     api: Annotated[str | None, typer.Option(help="Where the API listens, HOST:PORT (api.listen).")] = None,
-    auth: Annotated[str | None, typer.Option(help="none or http_basic, for the Ironic API (api.auth).")] = None,
+    auth: Annotated[str | None, typer.Option(help="none, http_basic or keystone (api.auth).")] = None,
     users: Annotated[Path | None, typer.Option(help="The user file of http_basic (api.users).")] = None,
     boot: Annotated[bool, typer.Option(help="Run the boot service.")] = True,
 ) -> None:

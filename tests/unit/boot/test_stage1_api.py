@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from starlette.applications import Starlette
 
 from koguma.boot.inventory import Inventory
 from koguma.boot.journal import Journal
@@ -17,6 +18,7 @@ from koguma.boot.server_link import ServerLink
 from .conftest import (
     COMMIT,
     IP_1,
+    IP_2,
     MAC_1,
     MAC_2,
     NEW_MAC,
@@ -48,6 +50,30 @@ async def test_unknown_machine_is_sent_to_register(stranger: Machine) -> None:
 
 async def test_known_machine_boots_stage_1(machine: Machine) -> None:
     assert "koguma.mode=boot" in (await machine.script()).text
+
+
+async def test_a_machine_is_the_node_that_was_made_for_its_mac(app: Starlette, inventory: Inventory) -> None:
+    inventory.replace(snapshot(replace(node(1), known_by_mac=True), node(2)).to_json())
+    machine = Machine(app, NEW_UUID, MAC_1, IP_1)
+    text = (await machine.script()).text
+    assert f"koguma.uuid={UUID_1} " in text
+    machine.uuid = UUID_1
+    assert (await machine.get("detail")).json()["node"] == "node-1"
+    assert (await Machine(app, NEW_UUID, MAC_2, IP_2).script()).status_code == 409
+
+
+async def test_a_machine_that_is_known_by_its_uuid_does_not_become_another_by_a_mac(
+    app: Starlette, inventory: Inventory
+) -> None:
+    inventory.replace(snapshot(replace(node(1), known_by_mac=True), node(2)).to_json())
+    assert (await Machine(app, UUID_2, MAC_1, IP_2).script()).status_code == 409
+
+
+async def test_a_rescued_machine_gets_a_shell_instead_of_its_system(app: Starlette, inventory: Inventory) -> None:
+    inventory.replace(snapshot(node(1, mode="rescue")).to_json())
+    machine = Machine(app, UUID_1, MAC_1, IP_1)
+    assert "koguma.mode=rescue" in (await machine.script()).text
+    assert (await machine.get("detail")).status_code == 200
 
 
 async def test_registration_reaches_the_server_with_the_machines_address(stranger: Machine, server: FakeServer) -> None:

@@ -12,6 +12,7 @@ from koguma.api.ironic.checks import listing, text
 from koguma.api.ironic.fields import Field
 from koguma.api.ironic.http import NO_CONTENT, Refused, Request, Response, bad, conflict, missing
 from koguma.api.ironic.plain import HEAD, of_node
+from koguma.api.ironic.policy import Owners, system_member
 from koguma.api.ironic.resource import Resource
 from koguma.db import allocations
 from koguma.db.documents import Row
@@ -25,6 +26,7 @@ def _store(values: Row, row: Row | None, request: Request) -> Row:
     if row is not None:
         return values
     columns = dict(values)
+    _owned(columns, request)
     node = _backfilled(columns.pop("node", None), request)
     if node is not None:
         columns["node_id"], columns["state"] = node["pk"], "active"
@@ -35,6 +37,15 @@ def _store(values: Row, row: Row | None, request: Request) -> Row:
         bad("The resource_class field is mandatory when not backfilling")
     columns["candidate_nodes"] = [_candidate(name) for name in columns.get("candidate_nodes") or []]
     return columns
+
+
+def _owned(columns: Row, request: Request) -> None:
+    """An allocation is its maker's project's; only who manages the whole system makes one for others."""
+    who = request.identity
+    if who.unrestricted or system_member(who, Owners()):
+        return
+    if columns.setdefault("owner", who.project) != who.project:
+        raise Refused(403, "Cannot create allocation with an owner Project ID value")
 
 
 def _candidate(reference: Any) -> str:

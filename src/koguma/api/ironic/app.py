@@ -21,9 +21,10 @@ from django.db import InterfaceError, OperationalError, connection
 
 from koguma.api.errors import status_of
 from koguma.api.ironic import versions
-from koguma.api.ironic.auth import check_access
+from koguma.api.ironic.auth import challenge, check_access
 from koguma.api.ironic.http import Refused, Request, Response, error_body
-from koguma.api.ironic.routes import dispatch
+from koguma.api.ironic.policy import may_operate
+from koguma.api.ironic.routes import dispatch, is_public
 from koguma.errors import KogumaError
 from koguma.model.errors import InvalidValue
 
@@ -65,10 +66,17 @@ async def refusal(scope: Scope) -> Response | None:
     if settings.KOGUMA_API_AUTH == "none":
         return None
     try:
-        await asyncio.get_running_loop().run_in_executor(_threads, check_access, _request(scope, b""))
+        await asyncio.get_running_loop().run_in_executor(_threads, _check_native_access, _request(scope, b""))
     except Refused as error:
-        return Response(error.status, {"error": str(error)}, {"WWW-Authenticate": 'Basic realm="Baremetal API"'})
+        return Response(error.status, {"error": str(error)}, challenge() if error.status == 401 else {})
     return None
+
+
+def _check_native_access(request: Request) -> None:
+    """The native API is the operators': what a project may do with its nodes goes through Ironic's. Raises Refused."""
+    check_access(request)
+    if not may_operate(request):
+        raise Refused(403, "this API needs a role on the whole system: reader to read, admin to change")
 
 
 def respond(request: Request) -> tuple[Response, dict[str, str]]:
@@ -98,14 +106,14 @@ def _answered(request: Request, headers: dict[str, str]) -> Response:
     headers["OpenStack-API-Version"] = f"baremetal 1.{request.minor}"
     if not parts:
         return Response(document=versions.root(request))
-    if parts != ["v1"]:
+    if not is_public(parts[1:]):
         check_access(request)
     return dispatch(request, parts[1:])
 
 
 def _failed(request: Request, error: Exception) -> Response:
     if isinstance(error, Refused):
-        more = {"WWW-Authenticate": 'Basic realm="Baremetal API"'} if error.status == 401 else {}
+        more = challenge() if error.status == 401 else {}
         return Response(error.status, error_body(str(error)), more)
     if isinstance(error, InvalidValue):
         return _refused(400, str(error))

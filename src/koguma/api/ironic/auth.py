@@ -1,4 +1,4 @@
-"""Who may ask: nobody is asked for a name (`none`), or a user file decides (`http_basic`).
+"""Who asks: anybody (`none`), a user of a file (`http_basic`), or whose token it is (`keystone`).
 
 The user file has a line `name:hash` for each user, the hash made by bcrypt, as `htpasswd -B` writes it. It is read
 again when it changes.
@@ -15,7 +15,9 @@ from pathlib import Path
 import bcrypt
 from django.conf import settings
 
+from koguma.api.ironic import keystone
 from koguma.api.ironic.http import Refused, Request
+from koguma.api.ironic.identity import Identity
 
 _lock = threading.Lock()
 _users: tuple[object, dict[str, bytes]] = (None, {})
@@ -24,7 +26,10 @@ _proven: dict[str, bytes] = {}
 
 
 def check_access(request: Request) -> None:
-    """Raises Refused (401)."""
+    """Who asks is in the request then. Raises Refused (401)."""
+    if settings.KOGUMA_API_AUTH == "keystone":
+        request.identity = keystone.identify(request.headers)
+        return
     if settings.KOGUMA_API_AUTH != "http_basic":
         return
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
@@ -34,7 +39,14 @@ def check_access(request: Request) -> None:
         name = password = ""
     if scheme.lower() != "basic" or not _is_known(name, password):
         raise Refused(401, "Incorrect username or password" if token else "Authorization required")
-    request.user = name
+    request.identity = Identity(name, unrestricted=True)
+
+
+def challenge() -> dict[str, str]:
+    """The header that says how to prove oneself."""
+    if settings.KOGUMA_API_AUTH == "keystone":
+        return keystone.challenge()
+    return {"WWW-Authenticate": 'Basic realm="Baremetal API"'}
 
 
 def _is_known(name: str, password: str) -> bool:

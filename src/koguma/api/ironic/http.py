@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
+from koguma.api.ironic.identity import ANYBODY, Identity
 from koguma.errors import KogumaError
 
 
@@ -46,10 +47,14 @@ class Request:
     headers: Mapping[str, str]
     body: bytes = b""
     minor: int = 1
-    user: str | None = None
+    identity: Identity = ANYBODY
+    parsed: Any = None
+    """The body, where something looked at it already."""
 
     def json(self) -> Any:
         """Raises Refused."""
+        if self.parsed is not None:
+            return self.parsed
         try:
             return json.loads(self.body) if self.body else {}
         except (ValueError, RecursionError) as error:

@@ -10,6 +10,7 @@ from django.db import transaction
 
 from koguma.api.ironic import checks
 from koguma.api.ironic.http import NO_CONTENT, Request, Response, bad, conflict, links, missing, truth
+from koguma.api.ironic.inventories import of_registration
 from koguma.api.ironic.nodes import node_row
 from koguma.api.ironic.workers import hosts
 from koguma.db.documents import Row
@@ -222,7 +223,8 @@ def show_inventory(request: Request, reference: str) -> Response:
         return Response(document=row["inspection_data"])
     if not row["inventory"]:
         missing(f"Node {row['uuid']} inventory could not be found.")
-    return Response(document={"inventory": row["inventory"], "plugin_data": {}})
+    node = NodeRow.objects.prefetch_related("ports").get(pk=row["id"])
+    return Response(document={"inventory": of_registration(node), "plugin_data": {}})
 
 
 def list_history(request: Request, reference: str) -> Response:

@@ -6,16 +6,18 @@ import json
 from typing import Any
 from uuid import UUID, uuid4
 
+from django.conf import settings
+
 from koguma.api.ironic import checks, hardware
 from koguma.api.ironic.http import Refused, Request, bad, conflict, not_acceptable
 from koguma.api.ironic.masks import MASK, is_secret, masked
 from koguma.db import documents
 from koguma.db.documents import Row
-from koguma.db.models import AllocationRow, ChassisRow, NodeRow
+from koguma.db.models import AllocationRow, ChassisRow, FlavorRow, NodeRow
 from koguma.db.registrations import add_node
 from koguma.db.sealing import seal, unseal
 from koguma.db.wake import wake
-from koguma.model.hardware import KINDS, NO_BMC, hardware_type
+from koguma.model.hardware import FAKE, KINDS, NO_BMC, hardware_type
 from koguma.model.names import shown
 from koguma.model.states import ProvisionState as S
 
@@ -58,9 +60,18 @@ def create(request: Request) -> str:
     columns = _columns(values, None)
     name = columns.pop("name", None) or nameless(uuid)
     columns.setdefault("provision_state", (S.ENROLL if request.minor >= 11 else S.AVAILABLE).value)
+    columns["known_by_mac"] = True
+    if hardware_type(columns["bmc_driver"]).default("deploy") != FAKE:
+        columns["flavor_id"] = _flavor_key(columns.get("resource_class") or "", settings.KOGUMA_ENROLLMENT_FLAVOR)
     with documents.refusals("Node"):
         add_node(uuid, name, **columns)
     return uuid
+
+
+def _flavor_key(*names: str) -> int | None:
+    """The first flavor that exists. Ironic has no flavors of its own: a node's resource class names one."""
+    keys = dict(FlavorRow.objects.filter(name__in=names).values_list("name", "pk"))
+    return next((keys[name] for name in names if name in keys), None)
 
 
 def present(row: Row) -> dict[str, Any]:
@@ -111,6 +122,8 @@ def _with_consequences(columns: Row, row: Row) -> None:
         columns["instance_name"] = str(info["display_name"])[:255]
     if "instance_uuid" in columns and columns["instance_uuid"] is None and row["allocation__id"]:
         AllocationRow.objects.filter(pk=row["allocation__id"]).delete()
+    if key := _flavor_key(columns.get("resource_class") or ""):
+        columns["flavor_id"] = key
     if "maintenance" in columns:
         wake(row["id"], str(row["uuid"]))
 

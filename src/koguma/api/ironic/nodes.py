@@ -7,7 +7,7 @@ from typing import Any
 
 from django.db.models import Q, QuerySet
 
-from koguma.api.ironic import checks, workers
+from koguma.api.ironic import checks, policy, workers
 from koguma.api.ironic.checks import boolean, boolean_or_null, mapping, text
 from koguma.api.ironic.fields import Field, Selection
 from koguma.api.ironic.http import Request, Response, bad, not_acceptable, truth
@@ -96,7 +96,7 @@ BRIEF = ("instance_uuid", "maintenance", "power_state", "provision_state", "uuid
 
 _EXTRA = (
     "bmc_driver", "bmc_address", "bmc_username", "bmc_password", "driver_info", "interfaces", "asked_step",
-    "provision_state", "conductor_group", "work__operation_id",
+    "provision_state", "conductor_group", "work__operation_id", "owner", "lessee",
 )  # fmt: skip
 
 
@@ -108,12 +108,22 @@ def finish(found: list[dict[str, Any]], rows: list[Row], selection: Selection, r
         for document, row in zip(found, rows, strict=True):
             for name, make in wanted:
                 document[name] = make(row, hosts)
+    if not request.identity.unrestricted:
+        _redact(found, rows, selection, request)
     if "name" in selection:
         for document, row in zip(found, rows, strict=True):
             document["name"] = None if document["name"] == nameless(str(row["uuid"])) else document["name"]
     if "provision_state" in selection and request.minor < 39:
         for document in found:
             document["provision_state"] = _old_state(document["provision_state"], request.minor)
+
+
+def _redact(found: list[dict[str, Any]], rows: list[Row], selection: Selection, request: Request) -> None:
+    """A lessee sees less of a node than its owner."""
+    hidden = [field for field in policy.REDACTED if field in selection]
+    for document, row in zip(found, rows, strict=True):
+        if hidden and not policy.sees_all_of(request, policy.Owners(row["owner"], row["lessee"])):
+            document.update({field: policy.redacted(field) for field in hidden})
 
 
 def nameless(uuid: str) -> str:

@@ -4,7 +4,7 @@ volume connectors and targets.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from django.db.models import QuerySet
@@ -26,6 +26,9 @@ from koguma.db.models import (
     VolumeConnectorRow,
     VolumeTargetRow,
 )
+from koguma.lifecycle.rules.actions import ACTIONS, Action
+from koguma.lifecycle.rules.conditions import OPERATORS, Operator
+from koguma.lifecycle.rules.engine import reason_not_runnable
 from koguma.model.states import PowerState
 
 HEAD = (Field("uuid"), Field("created_at"), Field("updated_at"), Field("extra", mapping, sorts=False))
@@ -159,58 +162,18 @@ RUNBOOKS = Resource(
     store=_runbook_store,
 )
 
-_OPERATORS = frozenset(
-    [
-        "eq",
-        "ne",
-        "lt",
-        "le",
-        "gt",
-        "ge",
-        "is-empty",
-        "matches",
-        "contains",
-        "one-of",
-        "is-none",
-        "is-true",
-        "is-false",
-        "in-net",
-    ]
-)
-_ACTIONS = frozenset(
-    [
-        "fail",
-        "set-attribute",
-        "extend-attribute",
-        "del-attribute",
-        "set-port-attribute",
-        "extend-port-attribute",
-        "del-port-attribute",
-        "set-capability",
-        "unset-capability",
-        "add-trait",
-        "remove-trait",
-        "set-plugin-data",
-        "extend-plugin-data",
-        "unset-plugin-data",
-        "log",
-        "api-call",
-    ]
-)
 
-
-def _operations(allowed: frozenset[str], *, empty: bool) -> checks.Check:
+def _operations(known: Mapping[str, Operator] | Mapping[str, Action], *, empty: bool) -> checks.Check:
     def check(name: str, value: Any) -> list[dict[str, Any]]:
         operations = checks.listing(name, value)
         if not operations and not empty:
             bad(f"{name} must have at least one item")
         for place, item in enumerate(operations):
             operation = mapping(f"{name}[{place}]", item)
-            op = str(operation.get("op", "")).removeprefix("!").strip()
-            if op not in allowed:
-                bad(f"{name}[{place}].op must be one of {', '.join(sorted(allowed))}, got {op[:40]!r}")
-            if not isinstance(operation.get("args", []), list | dict):
-                bad(f"{name}[{place}].args must be a list or an object")
+            if reason := reason_not_runnable(operation, known):
+                bad(f"{name}[{place}]: {reason}")
+            if operation.get("multiple", "any") not in ("any", "all", "first", "last"):
+                bad(f"{name}[{place}].multiple must be any, all, first or last")
             if unknown := sorted(set(operation) - {"op", "args", "loop", "multiple"}):
                 bad(f"{name}[{place}] has no {', '.join(unknown)}")
         return operations
@@ -245,8 +208,8 @@ INSPECTION_RULES = Resource(
     since=96,
     declared=(
         *(field for field in HEAD if field.name != "extra"),
-        Field("actions", _operations(_ACTIONS, empty=False), sorts=False, shown=_shown_operations),
-        Field("conditions", _operations(_OPERATORS, empty=True), sorts=False, shown=_shown_operations),
+        Field("actions", _operations(ACTIONS, empty=False), sorts=False, shown=_shown_operations),
+        Field("conditions", _operations(OPERATORS, empty=True), sorts=False, shown=_shown_operations),
         Field("description", text(255)),
         Field("phase", checks.one_of("preprocess", "main")),
         Field("priority", integer),

@@ -17,6 +17,7 @@ from django.utils import timezone
 
 from koguma.api.ironic import checks
 from koguma.api.ironic.http import Refused, Request, Response, bad, missing
+from koguma.api.ironic.inspecting import agent_told
 from koguma.api.ironic.masks import MASK
 from koguma.api.ironic.nodes import NODES
 from koguma.db.models import NodeRow, PortRow
@@ -91,8 +92,8 @@ def heartbeat(request: Request, reference: str) -> Response:
 
 
 def continue_inspection(request: Request) -> Response:
-    """1. Find the node that is being inspected. 2. Keep what the machine told. 3. Make ports of its NICs. 4. Wake the
-    node.
+    """1. Find the node that is being inspected. 2. Keep what the machine told. 3. Make ports of its NICs. 4. Apply
+    rules and hooks. 5. Wake the node.
     """
     if 1 < request.minor < 84:
         missing("API version 1.84 or newer is required")
@@ -104,11 +105,10 @@ def continue_inspection(request: Request) -> Response:
     macs = [checks.mac("mac_address", item.get("mac_address")) for item in inventory["interfaces"] if _has_mac(item)]
     with transaction.atomic():
         row = _inspected(request.query.get("node_uuid"), macs)
-        NodeRow.objects.filter(pk=row.pk).update(
-            inspection_data={"inventory": inventory, "plugin_data": data}, registered_at=timezone.now()
-        )
+        NodeRow.objects.filter(pk=row.pk).update(registered_at=timezone.now())
         taken = set(PortRow.objects.filter(mac__in=macs).values_list("mac", flat=True))
         PortRow.objects.bulk_create(PortRow(node=row, mac=mac) for mac in dict.fromkeys(macs) if mac not in taken)
+        agent_told(row, inventory, data)
         wake(row.pk, str(row.uuid))
     if request.minor < 84:
         return Response(202, {"uuid": str(row.uuid)})

@@ -15,6 +15,7 @@ from koguma.api.ironic import checks
 from koguma.api.ironic.fields import Field, Selection, by_name, chosen_fields
 from koguma.api.ironic.http import NO_CONTENT, Refused, Request, Response, bad, links, not_acceptable
 from koguma.api.ironic.patching import applied, patch_of, touched
+from koguma.api.ironic.policy import visible
 from koguma.db import documents
 from koguma.db.documents import Row
 
@@ -78,7 +79,7 @@ class Resource:
         if chosen is not None and "fields" not in request.query:
             chosen = [name for name in chosen if request.minor >= self.fields[name].since]
         selection = Selection(self.fields, request, chosen)
-        rows = self.model._default_manager.all() if rows is None else rows
+        rows = visible(request, self.model._default_manager.all() if rows is None else rows)
         for name, narrow in self.filters.items():
             if name in request.query:
                 rows = narrow(rows, request.query[name])
@@ -123,6 +124,15 @@ class Resource:
         for name in touched(patch):
             if request.minor < self.fields[name].since:
                 not_acceptable()
+
+        def edit(before: Row) -> Row:
+            after = applied(before, patch)
+            return {name: after[name] for name in touched(patch)}
+
+        return Response(document=self._document(request, "id", self.edited(request, reference, edit), None))
+
+    def edited(self, request: Request, reference: str, edit: Callable[[Row], Row]) -> int:
+        """Change the fields that `edit` gives for those that are there; the row's key. Raises Refused."""
         with transaction.atomic():
             rows = self._find(reference).select_for_update(of=("self",), no_key=True)
             row = documents.one(
@@ -131,13 +141,12 @@ class Resource:
                 self._what(reference),
             )
             self.guard(row, "change")
-            after = applied(self.present(row), patch)
-            values = {name: self._check(name, after[name]) for name in touched(patch)}
+            values = {name: self._check(name, value) for name, value in edit(self.present(row)).items()}
             columns = self._renamed(self.store(values, row, request))
             if columns:
                 columns = columns if self.trigger_tells_time else documents.touch(columns)
                 documents.change(self.model._default_manager.filter(pk=row["id"]), columns, self.title)
-        return Response(document=self._document(request, "id", row["id"], None))
+        return int(row["id"])
 
     def deleted(self, request: Request, reference: str) -> Response:
         """`DELETE /v1/<path>/<reference>`."""

@@ -23,7 +23,9 @@ from koguma.api.ironic import (
 from koguma.api.ironic.allocations import ALLOCATIONS
 from koguma.api.ironic.http import NO_CONTENT, Refused, Request, Response, bad
 from koguma.api.ironic.nodes import NODES, list_nodes, node_row, shown_node
+from koguma.api.ironic.patching import patch_of, touched
 from koguma.api.ironic.plain import CHASSIS, PORTGROUPS
+from koguma.api.ironic.policy import PUBLIC, Owners, enforce, enforce_fields
 from koguma.api.ironic.ports import PORTS
 from koguma.api.ironic.resource import Resource
 from koguma.db import nodes as node_store
@@ -45,6 +47,10 @@ def _create_node(request: Request) -> Response:
 
 
 def _patch_node(request: Request, reference: str) -> Response:
+    if not request.identity.unrestricted:
+        row = node_row(reference, "owner", "lessee")
+        patch = patch_of(request, NODES.fields)
+        enforce_fields(request, touched(patch), Owners(row["owner"], row["lessee"]))
     return NODES.changed(request, reference)
 
 
@@ -244,6 +250,11 @@ for _method, _pattern, _view in ROUTES:
     _BY_LENGTH.setdefault(len(_parts), []).append((_parts, _method, _view))
 
 
+def is_public(parts: list[str]) -> bool:
+    """Whether a path below /v1 is answered to everybody: agents in machines have no account."""
+    return "/".join(["{}" if number else part for number, part in enumerate(parts)]) in PUBLIC
+
+
 def dispatch(request: Request, parts: list[str]) -> Response:
     """The answer to a path below /v1. Raises Refused: 404 for an unknown path, 405 for an unknown method."""
     methods: set[str] = set()
@@ -252,6 +263,7 @@ def dispatch(request: Request, parts: list[str]) -> Response:
         if all(wanted in ("{}", given) for wanted, given in zip(pattern, parts, strict=True)):
             if method == asked:
                 given_parts = [given for wanted, given in zip(pattern, parts, strict=True) if wanted == "{}"]
+                enforce(request, "/".join(pattern), given_parts)
                 return view(request, *given_parts)
             methods.add(method)
     if methods:

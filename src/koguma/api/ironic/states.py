@@ -17,7 +17,8 @@ from koguma.db.models import DeployTemplateRow, NodeRow, RunbookRow
 from koguma.db.sealing import hashed_password
 from koguma.db.wake import wake
 from koguma.lifecycle.errors import NodeBusy, NodeProtected, VerbRefused
-from koguma.model.names import shown
+from koguma.model.errors import InvalidValue
+from koguma.model.names import boot_label, shown
 from koguma.model.operation import AskedStep, Order
 from koguma.model.states import PowerAction, ProvisionState, Verb
 
@@ -140,6 +141,8 @@ def put_provision(request: Request, reference: str) -> Response:
         bad(f"The provisioning operation can't be performed on node {row['uuid']} because it's in maintenance mode.")
     order = Order(steps=tuple(_steps(verb, body, row)))
     columns: dict[str, Any] = {}
+    if verb in (Verb.DEPLOY, Verb.REBUILD) and (label := _label(row["instance_info"].get("image_source"))):
+        columns["label"] = label
     if verb is Verb.RESCUE:
         columns["rescue_password_hash"] = hashed_password(_rescue_password(body))
     if body.get("configdrive") is not None:
@@ -236,6 +239,16 @@ def _runbook_steps(body: Mapping[str, Any]) -> list[dict[str, Any]]:
     if steps is None:
         missing(f"Runbook {name[:80]} could not be found.")
     return sorted(steps, key=lambda step: int(step["order"]))
+
+
+def _label(image_source: Any) -> str | None:
+    """`instance_info.image_source` as a label; what is a URL or a UUID of an image service is none."""
+    if not isinstance(image_source, str) or ":" in image_source or "/" in image_source or checks.is_uuid(image_source):
+        return None
+    try:
+        return boot_label(image_source)
+    except InvalidValue:
+        return None
 
 
 def _rescue_password(body: Mapping[str, Any]) -> str:
