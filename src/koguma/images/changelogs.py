@@ -15,7 +15,7 @@ _NAMES = ("changelog.Debian.gz", "changelog.Debian.{architecture}.gz", "changelo
 """The last two are upstream's where there is one of the others."""
 _MAX_BYTES = 16 * 1024 * 1024
 """The newest entries stand first; no changelog needs more, and no compressed file can take the memory."""
-_FIRST_BYTES = 16 * 1024
+_FIRST_BYTES = 4 * 1024
 _BYTES_PER_CHAR_MAX = 4
 
 
@@ -63,7 +63,8 @@ def entries_between(text: str, old: str, new: str) -> tuple[list[ChangelogEntry]
             return entries, True
         if compare_versions(version, new) <= 0:
             body = text[here.end() : following.start() if following else len(text)]
-            entries.append(ChangelogEntry(version, _TRAILER.split(body)[0].strip("\n").rstrip()))
+            trailer = _TRAILER.search(body)
+            entries.append(ChangelogEntry(version, body[: trailer.start() if trailer else None].strip("\n").rstrip()))
         here = following
     return entries, False
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cmp_to_key
-from typing import Any
+from functools import lru_cache
 
 from koguma.images.trees import FILE, Entry, Read, resolve
 
@@ -91,46 +90,28 @@ def _package(stanza: dict[str, str]) -> Package | None:
 
 def compare_versions(left: str, right: str) -> int:
     """Debian's order of versions: epoch, upstream version, revision; `~` sorts before everything, even the end."""
-    (left_epoch, left_rest), (right_epoch, right_rest) = _epoch(left), _epoch(right)
-    if left_epoch != right_epoch:
-        return -1 if left_epoch < right_epoch else 1
-    left_upstream, _, left_revision = left_rest.rpartition("-") if "-" in left_rest else (left_rest, "", "")
-    right_upstream, _, right_revision = right_rest.rpartition("-") if "-" in right_rest else (right_rest, "", "")
-    return _compare(left_upstream, right_upstream) or _compare(left_revision, right_revision)
+    before, after = version_key(left), version_key(right)
+    return (before > after) - (before < after)
 
 
-compare_versions_key: Any = cmp_to_key(compare_versions)
-
-
-def _epoch(version: str) -> tuple[int, str]:
+@lru_cache(maxsize=4096)
+def version_key(version: str) -> tuple[int, tuple[int, ...], tuple[int, ...]]:
+    """What orders versions as `compare_versions` does; kept, because changelogs are compared with few versions."""
     head, colon, rest = version.partition(":")
-    return (int(head), rest) if colon and head.isdigit() else (0, version)
+    epoch, rest = (int(head), rest) if colon and head.isdigit() else (0, version)
+    upstream, dash, revision = rest.rpartition("-")
+    return epoch, _part_key(upstream if dash else rest), _part_key(revision if dash else "")
 
 
-def _compare(left: str, right: str) -> int:
-    """Alternate between runs of non-digits, ordered by `_weight`, and runs of digits, ordered as numbers."""
-    while left or right:
-        left_match, right_match = _PART.match(left), _PART.match(right)
-        assert left_match is not None  # noqa: S101 - the pattern matches the empty text
-        assert right_match is not None  # noqa: S101
-        left_text, right_text = [_weight(char) for char in left_match[1]], [_weight(char) for char in right_match[1]]
-        if difference := _compare_weights(left_text, right_text):
-            return difference
-        left_number, right_number = int(left_match[2] or 0), int(right_match[2] or 0)
-        if left_number != right_number:
-            return -1 if left_number < right_number else 1
-        left, right = left[left_match.end() :], right[right_match.end() :]
-    return 0
+def _part_key(part: str) -> tuple[int, ...]:
+    """Alternates between the weights of a run of non-digits, ended by 0, and the number after it; ends with a 0.
 
-
-def _compare_weights(left: list[int], right: list[int]) -> int:
-    length = max(len(left), len(right))
-    for left_weight, right_weight in zip(
-        left + [0] * (length - len(left)), right + [0] * (length - len(right)), strict=True
-    ):
-        if left_weight != right_weight:
-            return -1 if left_weight < right_weight else 1
-    return 0
+    0 is the weight of an end, between `~` and everything else, so a part that ends compares as if it went on with it.
+    """
+    numbers: list[int] = []
+    for text, digits in _PART.findall(part)[:-1] or [("", "")]:
+        numbers += [*map(_weight, text), 0, int(digits or 0)]
+    return (*numbers, 0)
 
 
 def _weight(char: str) -> int:

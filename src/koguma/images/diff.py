@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from hashlib import sha256
+from typing import NamedTuple
 
 from koguma.images.pathspec import PathSpec
 from koguma.images.trees import DIRECTORY, FILE, KIND_NAMES, Entry, Read, differing, encode, walk
@@ -15,9 +16,11 @@ _FORMALITY = re.compile(r"((binary-only )?non-maintainer|team|qa|lts) upload\b[^
 _EMPTY_TREE = sha256(encode([])).digest()
 
 
-@dataclass(frozen=True, slots=True)
-class FileChange:
-    """One path. `aspects` of a changed one: type, content, mode, owner, xattrs, target, device, links, time."""
+class FileChange(NamedTuple):
+    """One path. `aspects` of a changed one: type, content, mode, owner, xattrs, target, device, links, time.
+
+    A named tuple, as Entry is one: a diff of two releases makes tens of thousands of them.
+    """
 
     path: bytes
     change: str
@@ -162,29 +165,30 @@ def _compare_roots(old: Entry, new: Entry) -> Iterator[FileChange]:
 def _compare_directories(
     read: Read, old: Entry, new: Entry, path: bytes, wanted: PathSpec | None
 ) -> Iterator[FileChange]:
+    """Depth first, with a stack of its own: generators within generators would hand each change up every level."""
+    stack = [_pairs(read, old, new, path)]
+    while stack:
+        for below, left, right in stack[-1]:
+            if wanted is not None and not wanted.leads_to(below):
+                continue
+            if left is None or right is None or (left.kind == DIRECTORY) != (right.kind == DIRECTORY):
+                yield from _whole(read, left, below, "removed", wanted) if left else ()
+                yield from _whole(read, right, below, "added", wanted) if right else ()
+                continue
+            if (wanted is None or wanted.covers(below)) and (aspects := changed_aspects(left, right)):
+                yield FileChange(below, "changed", KIND_NAMES[right.kind], aspects, left.size, right.size, left, right)
+            if left.kind == DIRECTORY and left.digest != right.digest:
+                stack.append(_pairs(read, left, right, below))
+                break
+        else:
+            stack.pop()
+
+
+def _pairs(read: Read, old: Entry, new: Entry, path: bytes) -> Iterator[tuple[bytes, Entry | None, Entry | None]]:
+    """The names of two directories whose entries differ, with both, in order."""
     before, after = differing(read(old.digest), read(new.digest))
-    for name in sorted(before.keys() | after.keys()):
-        left, right = before.get(name), after.get(name)
-        below = path + b"/" + name if path else name
-        if wanted is not None and not wanted.leads_to(below):
-            continue
-        if left is None and right is not None:
-            yield from _whole(read, right, below, "added", wanted)
-        elif right is None and left is not None:
-            yield from _whole(read, left, below, "removed", wanted)
-        elif left is not None and right is not None:
-            yield from _compare(read, left, right, below, wanted)
-
-
-def _compare(read: Read, old: Entry, new: Entry, path: bytes, wanted: PathSpec | None) -> Iterator[FileChange]:
-    if (old.kind == DIRECTORY) != (new.kind == DIRECTORY):
-        yield from _whole(read, old, path, "removed", wanted)
-        yield from _whole(read, new, path, "added", wanted)
-        return
-    if (wanted is None or wanted.covers(path)) and (aspects := changed_aspects(old, new)):
-        yield FileChange(path, "changed", KIND_NAMES[new.kind], aspects, old.size, new.size, old, new)
-    if old.kind == DIRECTORY and old.digest != new.digest:
-        yield from _compare_directories(read, old, new, path, wanted)
+    prefix = path + b"/" if path else b""
+    return iter([(prefix + name, before.get(name), after.get(name)) for name in sorted(before.keys() | after.keys())])
 
 
 def _whole(read: Read, entry: Entry, path: bytes, change: str, wanted: PathSpec | None) -> Iterator[FileChange]:

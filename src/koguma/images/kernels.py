@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from koguma.images.debian import compare_versions_key
+from koguma.images.debian import version_key
 from koguma.images.errors import NotBootableError
 from koguma.images.trees import DIRECTORY, FILE, Entry, Read, decode, resolve
 
@@ -69,4 +69,4 @@ def _newest_first(read: Read, root: Entry) -> list[_Candidate]:
     entries = [entry for entry in decode(read(found[1].digest)) if entry.kind == FILE]
     matches = [(match, entry) for entry in entries if (match := _KERNEL.fullmatch(entry.name))]
     candidates = [_Candidate(match[1].decode(), entry) for match, entry in matches]
-    return sorted(candidates, key=lambda candidate: compare_versions_key(candidate.version), reverse=True)
+    return sorted(candidates, key=lambda candidate: version_key(candidate.version), reverse=True)

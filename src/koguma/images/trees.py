@@ -252,12 +252,21 @@ def read_root(read: Read, tree_id: bytes) -> Entry:
 
 
 def walk(read: Read, root: Entry, path: bytes = b"") -> Iterator[tuple[bytes, Entry]]:
-    """Every entry below `root` with its path relative to it, parents before children, in order of names."""
-    for entry in decode(read(root.digest)):
-        below = path + b"/" + entry.name if path else entry.name
-        yield below, entry
-        if entry.kind == DIRECTORY:
-            yield from walk(read, entry, below)
+    """Every entry below `root` with its path relative to it, parents before children, in order of names.
+
+    With a stack of its own: generators within generators would hand each entry up every level.
+    """
+    stack = [(path + b"/" if path else b"", iter(decode(read(root.digest))))]
+    while stack:
+        prefix, entries = stack[-1]
+        for entry in entries:
+            below = prefix + entry.name
+            yield below, entry
+            if entry.kind == DIRECTORY:
+                stack.append((below + b"/", iter(decode(read(entry.digest)))))
+                break
+        else:
+            stack.pop()
 
 
 def lookup(read: Read, root: Entry, path: bytes) -> Entry | None:
