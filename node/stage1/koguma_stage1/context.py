@@ -16,10 +16,12 @@ from koguma_stage1.arguments import Arguments
 class Lease:
     """What DHCP gave the boot NIC."""
 
-    def __init__(self, interface: str, address: str, gateway: str) -> None:
+    def __init__(self, interface: str, address: str, gateway: str, mtu: str = "") -> None:
         self.interface = interface
         self.address = address
         self.gateway = gateway
+        self.mtu = mtu
+        """Bytes, in digits; empty where the site says nothing and the NIC keeps its own."""
 
 
 class Context:

@@ -32,6 +32,7 @@ def boot_env(context: Context) -> str:
         "KOGUMA_MAC": context.arguments.mac or _mac(lease.interface),
         "KOGUMA_ADDRESS": lease.address,
         "KOGUMA_GATEWAY": lease.gateway,
+        "KOGUMA_MTU": lease.mtu,
         "KOGUMA_NODE": profile["node"],
         "KOGUMA_LABEL": profile["label"],
         "KOGUMA_COMMIT": profile["commit"],

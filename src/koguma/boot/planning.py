@@ -88,6 +88,7 @@ class Planner:
             "KOGUMA_MAC": mac,
             "KOGUMA_ADDRESS": f"{port.address}/{network.prefix}",
             "KOGUMA_GATEWAY": network.gateway or "",
+            "KOGUMA_MTU": network.mtu,
             "KOGUMA_NODE": node.name,
             "KOGUMA_LABEL": profile["label"],
             "KOGUMA_COMMIT": profile["commit"],

@@ -17,7 +17,7 @@ from typing import Any
 from koguma.lab.api_client import ApiClient
 from koguma.lab.command import PATH, wait_until
 from koguma.lab.errors import ApiError, CommandError, LabError
-from koguma.lab.plan import Machine, Plan, Vlan
+from koguma.lab.plan import MTU, Machine, Plan, Vlan
 from koguma.lab.processes import Processes, end, records_of
 from koguma.lab.ssh import Target
 
@@ -183,6 +183,7 @@ def networks_of(plan: Plan) -> list[dict[str, Any]]:
             "discovery_start": str(first),
             "discovery_end": str(last),
             "domain": DOMAIN,
+            "mtu": MTU,
         },
         {"name": "bmc", "purpose": "bmc", "vlan": Vlan.BMC.value, "subnet": str(plan.bmc)},
         {"name": "tenant", "purpose": "tenant", "vlan": Vlan.TENANT.value, "subnet": str(plan.tenant)},

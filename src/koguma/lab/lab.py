@@ -24,7 +24,7 @@ from koguma.lab.control_plane import ControlPlane, Site
 from koguma.lab.errors import CommandError, ForeignNamespaceError, LabError, ToolsMissingError
 from koguma.lab.ipmi_bmc import IpmiBmc
 from koguma.lab.nfs import NfsServer
-from koguma.lab.plan import BmcKind, Firmware, Hardware, Machine, Plan, Vlan
+from koguma.lab.plan import MTU, BmcKind, Firmware, Hardware, Machine, Plan, Vlan
 from koguma.lab.processes import Processes, end, records_of, write_atomically
 from koguma.lab.redfish_bmc import RedfishBmc
 from koguma.lab.switch import Switch
@@ -66,6 +66,7 @@ class Lab:
             self._connect_controller()
             for machine in self.plan.machines:
                 self._connect_machine(machine)
+            self.switch.deepen_queues()
 
     def koguma_up(self) -> None:
         """Ensure that the NFS export is served and that Koguma runs in the lab's network and knows it."""
@@ -141,7 +142,7 @@ class Lab:
     def _connect_controller(self) -> None:
         plan, namespace = self.plan, self.plan.controller_namespace
         for vlan, (port, link) in CONTROLLER_PORTS.items():
-            netns.add_veth(plan.switch_namespace, port, namespace, link)
+            netns.add_veth(plan.switch_namespace, port, namespace, link, mtu=MTU)
             self.switch.connect(port, vlan)
         netns.set_address(namespace, "prov", f"{plan.controller_address}/{plan.provisioning.prefixlen}")
         # With it, the boot service answers iPXE's router solicitations, which spares every boot a wait of 16 s.
@@ -151,9 +152,9 @@ class Lab:
     def _connect_machine(self, machine: Machine) -> None:
         switch = self.plan.switch_namespace
         for nic in machine.nics:
-            netns.add_tap(switch, nic.switch_port)
+            netns.add_tap(switch, nic.switch_port, mtu=MTU)
             self.switch.connect(nic.switch_port, nic.vlan)
-        netns.add_veth(switch, machine.bmc_port, machine.namespace, LINK, machine.bmc_mac)
+        netns.add_veth(switch, machine.bmc_port, machine.namespace, LINK, machine.bmc_mac, mtu=MTU)
         self.switch.connect(machine.bmc_port, Vlan.BMC)
 
     @contextlib.contextmanager

@@ -22,6 +22,7 @@ RUN_DIR = Path("/run/netns")
 CLONE_NEWNET = 0x40000000
 SIOCETHTOOL = 0x8946
 ETHTOOL_STXCSUM = 0x17
+ETHERNET_MTU = 1500
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -99,7 +100,9 @@ def has_link(namespace: str, link: str) -> bool:
         return any(name == link for _, name in socket.if_nameindex())
 
 
-def add_veth(switch: str, port: str, namespace: str, link: str, mac: str | None = None) -> None:
+def add_veth(
+    switch: str, port: str, namespace: str, link: str, mac: str | None = None, *, mtu: int = ETHERNET_MTU
+) -> None:
     """A cable between a switch port and an interface, both up, with checksums computed in full on either end.
 
     The userspace switch forwards what it reads from the wire: a checksum left for hardware to fill in would reach
@@ -113,14 +116,14 @@ def add_veth(switch: str, port: str, namespace: str, link: str, mac: str | None 
     run(["ip", "-n", namespace, "link", "add", link, *address, "type", "veth", "peer", "name", port, "netns", switch])
     for where, name in ((switch, port), (namespace, link)):
         _checksum_in_software(where, name)
-        run(["ip", "-n", where, "link", "set", name, "up"])
+        run(["ip", "-n", where, "link", "set", name, "mtu", str(mtu), "up"])
 
 
-def add_tap(switch: str, port: str) -> None:
+def add_tap(switch: str, port: str, *, mtu: int = ETHERNET_MTU) -> None:
     """A cable whose far end a machine may hold: without a machine it has no carrier."""
     if not has_link(switch, port):
         run(["ip", "-n", switch, "tuntap", "add", "dev", port, "mode", "tap"])
-    run(["ip", "-n", switch, "link", "set", port, "up"])
+    run(["ip", "-n", switch, "link", "set", port, "mtu", str(mtu), "up"])
 
 
 def remove_link(namespace: str, link: str) -> None:

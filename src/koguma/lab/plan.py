@@ -22,6 +22,8 @@ SOCKET_PATH_MAX = 107
 LONGEST_SOCKET = "run/ovs-vswitchd.ctl"
 FIRST_BMC_HOST = 11
 NODES_MAX = 99
+MTU = 9000
+"""Of every port of the switch. To an emulated machine a packet costs more than its bytes do."""
 UUID_SPACE = uuid.UUID("6e2c4b0e-6f0c-5d0f-9d3a-6b6f67756d61")
 """Version-5 UUIDs of lab machines are made in this space, so that a machine keeps its UUID for ever."""
 

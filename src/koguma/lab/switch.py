@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shutil
 
-from koguma.lab import netns
+from koguma.lab import netns, queues
 from koguma.lab.command import run, wait_until
 from koguma.lab.errors import CommandError
 from koguma.lab.plan import Plan, Vlan
@@ -46,6 +46,11 @@ class Switch:
     def connect(self, port: str, vlan: Vlan) -> None:
         """Ensure that a link of the switch's namespace is an access port of a VLAN."""
         self._vsctl("--may-exist", "add-port", BRIDGE, port, "--", "set", "port", port, f"tag={vlan.value}")
+
+    def deepen_queues(self) -> None:
+        """To be called when ports were connected: the switch opens a queue with each."""
+        if running := self._processes.running("ovs-vswitchd"):
+            queues.deepen(running.pid)
 
     def disconnect(self, port: str) -> None:
         self._vsctl("--if-exists", "del-port", BRIDGE, port)

@@ -118,6 +118,15 @@ def test_a_lease_without_a_router_is_enough() -> None:
         parse_lease("address=\n")
 
 
+def test_a_lease_tells_the_networks_mtu_where_it_has_one() -> None:
+    lease = "interface=eth0\naddress=10.0.0.5/24\ngateway=\n"
+    assert parse_lease(f"{lease}mtu=9000\n").mtu == "9000"
+    assert parse_lease(lease).mtu == ""
+    for wrong in ("67", "70000", "-1", "$(reboot)"):
+        with pytest.raises(NodeError, match="a lease's MTU must be 576 to 9216"):
+            parse_lease(f"{lease}mtu={wrong}\n")
+
+
 def test_boot_env_survives_shlex(tmp_path: Path) -> None:
     (tmp_path / "e").write_text("A=" + shlex.quote("x y") + os.linesep + "B=''\n")
     assert read_boot_env(tmp_path / "e") == {"A": "x y", "B": ""}

@@ -14,6 +14,7 @@ PHASE = "stage1"
 TIMEOUT_S = 90.0
 """A switch port without portfast forwards after 30 to 50 seconds."""
 POLL_S = 0.02
+MTU_MIN, MTU_MAX = 576, 9216
 
 
 def run(context: Context) -> None:
@@ -29,7 +30,10 @@ def parse_lease(text: str) -> Lease:
     values = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
     if not values.get("interface") or "/" not in values.get("address", ""):
         raise NodeError(f"a lease must have an interface and an address, got {text[:200]!r}")
-    return Lease(values["interface"], values["address"], values.get("gateway", ""))
+    mtu = values.get("mtu", "")
+    if mtu and not (mtu.isdecimal() and MTU_MIN <= int(mtu) <= MTU_MAX):
+        raise NodeError(f"a lease's MTU must be {MTU_MIN} to {MTU_MAX}, got {mtu[:20]!r}")
+    return Lease(values["interface"], values["address"], values.get("gateway", ""), mtu)
 
 
 def _state(context: Context) -> str:

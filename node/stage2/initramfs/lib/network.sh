@@ -62,6 +62,7 @@ koguma_configure_boot_nic() {
     done
     # Addresses come from boot.env alone: no stranger's router advertisement gives the node another.
     echo 0 >"/proc/sys/net/ipv6/conf/$boot_nic/accept_ra" || :
+    [ -z "${KOGUMA_MTU:-}" ] || ip link set "$boot_nic" mtu "$KOGUMA_MTU"
     ip link set "$boot_nic" up
     ip addr add "$KOGUMA_ADDRESS" dev "$boot_nic"
     [ -z "$KOGUMA_GATEWAY" ] || ip route add default via "$KOGUMA_GATEWAY" dev "$boot_nic"
