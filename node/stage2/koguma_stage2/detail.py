@@ -106,8 +106,9 @@ def _check_link(link: dict[str, Any], place: str) -> None:
             ipaddress.ip_interface(address)
         except ValueError:
             _require(False, address, f"{place}.addresses[{index}]", "an address with its prefix length")
-    if link.get("gateway"):
-        _check_address(link["gateway"], f"{place}.gateway")
+    for key in ("gateway", "gateway6"):
+        if link.get(key):
+            _check_address(link[key], f"{place}.{key}")
     if link.get("mtu") is not None:
         _require(
             type(link["mtu"]) is int and 576 <= link["mtu"] <= 65535,

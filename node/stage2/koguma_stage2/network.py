@@ -62,7 +62,7 @@ def _link_file(
         options.append(("Bond", bond))
     else:
         options += [("Address", address) for address in link.get("addresses", [])]
-        options += [("Gateway", link["gateway"])] if link.get("gateway") else []
+        options += [("Gateway", link[key]) for key in ("gateway", "gateway6") if link.get(key)]
         options += [("DNS", server) for server in detail.get("dns_servers", [])] if link.get("addresses") else []
         # The boot NIC already has its address from the initramfs; it must not lose it for a moment.
         options += [("KeepConfiguration", "yes"), ("IPv6AcceptRA", "no")]

@@ -22,6 +22,7 @@ from ninja.errors import ValidationError as NinjaValidationError
 from koguma.api import views
 from koguma.api.errors import BadReference, database_away, status_of
 from koguma.api.schemas import (
+    AccessBody,
     BondBody,
     BootLabelBody,
     FlavorBody,
@@ -34,18 +35,20 @@ from koguma.api.schemas import (
     NodePatch,
     PowerBody,
     ProvisionBody,
+    ReservationBody,
     VlanBody,
 )
-from koguma.db import catalog, nodes, registrations
+from koguma.db import addresses, catalog, nodes, registrations
 from koguma.db.sealing import hashed_password
 from koguma.errors import KogumaError
 from koguma.lifecycle.errors import VerbRefused
 from koguma.model import names
 from koguma.model.flavor import Flavor, Template
-from koguma.model.layout import Bond, Layout, Vlan
+from koguma.model.layout import Access, Bond, Layout, Vlan
 from koguma.model.network import Network
 from koguma.model.node import Node
 from koguma.model.states import PowerAction, ProvisionState, Verb
+from koguma.model.subnet import Reservation, Subnet
 
 PAGE_MAX = 1000
 
@@ -201,8 +204,8 @@ def patch_flavor(request: HttpRequest, name: str, body: FlavorPatch) -> HttpResp
     values = {key: getattr(body, key) for key in body.model_fields_set if getattr(body, key) is not None}
     if "templates" in values:
         values["templates"] = tuple(Template(**item.model_dump()) for item in values["templates"])
-    links = _links_of(values.pop("bonds", ()), values.pop("vlans", ()))
-    given = {key: getattr(links, key) for key in ("bonds", "vlans") if getattr(body, key) is not None}
+    links = _links_of(*(values.pop(key, ()) for key in _LINKS))
+    given = {key: getattr(links, key) for key in _LINKS if getattr(body, key) is not None}
 
     def edit(flavor: Flavor) -> Flavor:
         return replace(flavor, **values, layout=replace(flavor.layout, **given))
@@ -248,6 +251,24 @@ def delete_network(request: HttpRequest, name: str) -> HttpResponse:
     return HttpResponse(status=204)
 
 
+@api.get("/networks/{name}/addresses")
+def list_addresses(request: HttpRequest, name: str) -> HttpResponse:
+    """The addresses that somebody has, lowest first."""
+    catalog.network(name)
+    return _list([vars(item) for item in addresses.given(name)])
+
+
+@api.post("/networks/{name}/reservations")
+def reserve(request: HttpRequest, name: str, body: ReservationBody) -> HttpResponse:
+    """Keep addresses, for a node or from everybody. Repeating it changes nothing."""
+    return _network(catalog.reserve(name, _reservation_of(body), _if_match(request)), status=201)
+
+
+@api.delete("/networks/{name}/reservations/{span}")
+def release(request: HttpRequest, name: str, span: str) -> HttpResponse:
+    return _network(catalog.release(name, span, _if_match(request)))
+
+
 def _list(items: list[dict[str, Any]]) -> HttpResponse:
     return HttpResponse(json.dumps(items), content_type="application/json")
 
@@ -286,17 +307,21 @@ def _flavors() -> dict[str, Flavor]:
 
 
 def _flavor_of(name: str, body: FlavorBody) -> Flavor:
-    values = body.model_dump(exclude={"name", "templates", "root_method", "bonds", "vlans"})
+    values = body.model_dump(exclude={"name", "templates", "root_method", *_LINKS})
     templates = tuple(Template(**item.model_dump()) for item in body.templates)
     values["label"] = values["label"] or name
-    layout = _links_of(body.bonds, body.vlans)
+    layout = _links_of(body.bonds, body.vlans, body.networks)
     return Flavor(name=name, templates=templates, root_method=body.root_method, layout=layout, **values)
 
 
-def _links_of(bonds: Iterable[BondBody], vlans: Iterable[VlanBody]) -> Layout:
+_LINKS = ("bonds", "vlans", "networks")
+
+
+def _links_of(bonds: Iterable[BondBody], vlans: Iterable[VlanBody], networks: Iterable[AccessBody]) -> Layout:
     return Layout(
         tuple(Bond(bond.name, bond.mode, tuple(bond.interfaces)) for bond in bonds),
         tuple(Vlan(vlan.network, vlan.interface) for vlan in vlans),
+        tuple(Access(access.network, access.interface) for access in networks),
     )
 
 
@@ -305,7 +330,18 @@ def _network_of(name: str, body: NetworkBody) -> Network:
 
 
 def _network_values(body: NetworkPatch) -> dict[str, Any]:
-    values = body.model_dump(exclude={"name", "purpose"})
-    for key in ("reserved", "dns_servers", "ntp_servers"):
+    values = body.model_dump(exclude={"name", "purpose", "reserved", "more_subnets"})
+    for key in ("ranges", "dns_servers", "ntp_servers"):
         values[key] = tuple(values[key])
-    return {**values, "purpose": body.purpose}
+    return {
+        **values,
+        "purpose": body.purpose,
+        "reserved": tuple(_reservation_of(item) for item in body.reserved),
+        "more_subnets": tuple(Subnet(item.subnet, item.gateway, tuple(item.ranges)) for item in body.more_subnets),
+    }
+
+
+def _reservation_of(item: str | ReservationBody) -> Reservation:
+    if isinstance(item, str):
+        return Reservation(item)
+    return Reservation(item.range, item.reason, nodes.uuid_of(item.node) if item.node else None)

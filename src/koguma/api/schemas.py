@@ -92,8 +92,14 @@ class VlanBody(Body):
     interface: InterfaceName
 
 
+class AccessBody(Body):
+    network: Annotated[str, Field(max_length=63)]
+    interface: InterfaceName = "eth0"
+
+
 Bonds = Annotated[list[BondBody], Field(max_length=16)]
 Vlans = Annotated[list[VlanBody], Field(max_length=256)]
+Accesses = Annotated[list[AccessBody], Field(max_length=32)]
 
 
 class FlavorBody(Body):
@@ -106,6 +112,7 @@ class FlavorBody(Body):
     requirements: dict[str, Any] = {}
     bonds: Bonds = []
     vlans: Vlans = []
+    networks: Accesses = []
 
 
 class FlavorCreate(FlavorBody):
@@ -123,6 +130,24 @@ class FlavorPatch(Body):
     requirements: dict[str, Any] | None = None
     bonds: Bonds | None = None
     vlans: Vlans | None = None
+    networks: Accesses | None = None
+
+
+Span = Annotated[str, Field(max_length=100)]
+"""One address, or FIRST-LAST."""
+
+
+class SubnetBody(Body):
+    subnet: Annotated[str, Field(max_length=64)]
+    gateway: Annotated[str, Field(max_length=64)] | None = None
+    ranges: Annotated[list[Span], Field(max_length=100)] = []
+
+
+class ReservationBody(Body):
+    range: Span
+    reason: Annotated[str, Field(max_length=200)] = ""
+    node: Annotated[str, Field(max_length=255)] | None = None
+    """By name or UUID; a UUID may be of a machine that is still to come."""
 
 
 class NetworkPatch(Body):
@@ -134,7 +159,9 @@ class NetworkPatch(Body):
     gateway: str | None = None
     discovery_start: str | None = None
     discovery_end: str | None = None
-    reserved: Annotated[list[str], Field(max_length=1000)] = []
+    ranges: Annotated[list[Span], Field(max_length=100)] = []
+    more_subnets: Annotated[list[SubnetBody], Field(max_length=100)] = []
+    reserved: Annotated[list[Span | ReservationBody], Field(max_length=1000)] = []
     dns_servers: Annotated[list[str], Field(max_length=8)] = []
     ntp_servers: Annotated[list[str], Field(max_length=8)] = []
     domain: Annotated[str, Field(max_length=253, pattern=r"^[a-z0-9.-]*$")] = ""

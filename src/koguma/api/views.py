@@ -5,11 +5,11 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from koguma.db.rows import layout_json, phase_json
+from koguma.db.rows import layout_json, phase_json, reservation_json, subnet_json
 from koguma.lifecycle.steps import reason_not_bootable
 from koguma.model.boot_record import BootRecord
 from koguma.model.flavor import Flavor
-from koguma.model.layout import interface_names, reason_not_fitting
+from koguma.model.layout import interface_names, layout_for, reason_not_fitting
 from koguma.model.network import Network
 from koguma.model.node import Node
 from koguma.model.operation import StepRecord
@@ -48,6 +48,7 @@ def node_json(node: Node, flavor: Flavor | None) -> dict[str, Any]:
         "addresses": list(node.addresses),
         "bmc_address": node.bmc.address if node.bmc else None,
         "bmc": {"driver": node.bmc.driver, "username": node.bmc.username, "mac": node.bmc.mac} if node.bmc else None,
+        "networks": [vif.network for vif in node.vifs],
         "vlan_addresses": [dict(vars(item)) for item in node.vlan_addresses],
         "reason_not_bootable": _reason_not_bootable(node, flavor),
         "ports": [{**vars(port), "interface": interfaces[port.mac]} for port in node.ports],
@@ -93,8 +94,14 @@ def flavor_json(flavor: Flavor) -> dict[str, Any]:
 
 
 def network_json(network: Network) -> dict[str, Any]:
-    lists = {key: list(getattr(network, key)) for key in ("reserved", "dns_servers", "ntp_servers")}
-    return {**vars(network), **lists, "purpose": network.purpose.value}
+    lists = {key: list(getattr(network, key)) for key in ("ranges", "dns_servers", "ntp_servers")}
+    return {
+        **vars(network),
+        **lists,
+        "purpose": network.purpose.value,
+        "reserved": [reservation_json(item) for item in network.reserved],
+        "more_subnets": [subnet_json(subnet) for subnet in network.more_subnets],
+    }
 
 
 def _reason_not_bootable(node: Node, flavor: Flavor | None) -> str | None:
@@ -102,7 +109,7 @@ def _reason_not_bootable(node: Node, flavor: Flavor | None) -> str | None:
     reason = reason_not_bootable(node, flavor)
     if reason or flavor is None:
         return reason
-    return reason_not_fitting(flavor.layout, node)
+    return reason_not_fitting(layout_for(node, flavor.layout), node)
 
 
 def _value(member: Any) -> Any:

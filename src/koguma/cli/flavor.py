@@ -41,6 +41,14 @@ Vlans = Annotated[
     list[str] | None,
     typer.Option("--vlan", help="NETWORK@INTERFACE: that network, tagged, on a NIC or bond; '' for none. Repeatable."),
 ]
+Networks = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--network",
+        help="NETWORK[@INTERFACE]: what its nodes are handed over to, on eth0 or another NIC or bond; '' for none. "
+        "Repeatable.",
+    ),
+]
 
 
 @app.command("list")
@@ -75,12 +83,13 @@ def create(
     requirements: Requirements = None,
     bond: Bonds = None,
     vlan: Vlans = None,
+    network: Networks = None,
     api: ApiOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Make a flavor; its label is its name where none is given. Harmless when it exists with these values."""
     client = Client(api)
-    body = _body(label, root_method, kernel_args, overlay_size, template, variables, requirements, bond, vlan)
+    body = _body(label, root_method, kernel_args, overlay_size, template, variables, requirements, bond, vlan, network)
     try:
         flavor = client.post("flavors", body={"name": name, **body})
     except ApiError as error:
@@ -106,11 +115,12 @@ def set_flavor(
     requirements: Requirements = None,
     bond: Bonds = None,
     vlan: Vlans = None,
+    network: Networks = None,
     api: ApiOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Change a flavor. Its nodes boot what it says at their next boot."""
-    body = _body(label, root_method, kernel_args, overlay_size, template, variables, requirements, bond, vlan)
+    body = _body(label, root_method, kernel_args, overlay_size, template, variables, requirements, bond, vlan, network)
     _show(Client(api).patch("flavors", name, body=body), as_json)
 
 
@@ -127,7 +137,9 @@ def _show(flavor: dict[str, Any], as_json: bool) -> None:
         shown = {
             **flavor,
             "bonds": [f"{item['name']}:{item['mode']}:{','.join(item['interfaces'])}" for item in flavor["bonds"]],
-            "vlans": [f"{item['network']}@{item['interface']}" for item in flavor["vlans"]],
+            **{
+                key: [f"{item['network']}@{item['interface']}" for item in flavor[key]] for key in ("vlans", "networks")
+            },
         }
         print_pairs([(key.replace("_", " "), value) for key, value in shown.items()])
 
@@ -142,6 +154,7 @@ def _body(
     requirements: str | None,
     bonds: list[str] | None,
     vlans: list[str] | None,
+    networks: list[str] | None,
 ) -> dict[str, Any]:
     """The keys that were given."""
     values = {
@@ -154,6 +167,7 @@ def _body(
         "requirements": json_value(requirements, "--requirements") if requirements is not None else None,
         "bonds": [_bond(text) for text in bonds if text] if bonds is not None else None,
         "vlans": [_vlan(text) for text in vlans if text] if vlans is not None else None,
+        "networks": [_access(text) for text in networks if text] if networks is not None else None,
     }
     return {key: value for key, value in values.items() if value is not None}
 
@@ -181,6 +195,11 @@ def _vlan(text: str) -> dict[str, Any]:
     if not (network and interface):
         raise UsageFault(f"a VLAN must be NETWORK@INTERFACE like storage@bond0, got {text!r}")
     return {"network": network, "interface": interface}
+
+
+def _access(text: str) -> dict[str, Any]:
+    network, _, interface = text.partition("@")
+    return {"network": network, "interface": interface or "eth0"}
 
 
 def size_bytes(text: str) -> int:

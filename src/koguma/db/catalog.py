@@ -9,7 +9,7 @@ from django.db import IntegrityError, transaction
 from django.db.models import ProtectedError
 
 from koguma.db import vlan_addresses
-from koguma.db.addresses import reject_conflicts
+from koguma.db.addresses import reject_conflicts, reject_taken
 from koguma.db.errors import AlreadyExists, InUse, NotFound, Stale
 from koguma.db.models import AddressRow, FlavorRow, NetworkRow, NodeRow
 from koguma.db.rows import flavor_columns, flavor_of, network_columns, network_of
@@ -19,6 +19,7 @@ from koguma.model import names
 from koguma.model import network as networks
 from koguma.model.flavor import Flavor
 from koguma.model.network import Network
+from koguma.model.subnet import Reservation
 
 
 def flavors() -> list[Flavor]:
@@ -106,6 +107,35 @@ def edit_network(name: str, edit: Callable[[Network], Network], version: int | N
         _reject_overlap(network)
         _reject_broken_layouts(network)
         NetworkRow.objects.filter(pk=row.pk).update(**network_columns(network))
+        # A family that the network has got since is given to those who are in it.
+        vlan_addresses.settle(NodeRow.objects.filter(vlan_addresses__network=row).distinct())
+    return network_of(_network_row(name))
+
+
+def reserve(name: str, reservation: Reservation, version: int | None = None) -> Network:
+    """Keep addresses of the network. Repeating it changes nothing. Raises NotFound, Stale, InvalidValue, or
+    AlreadyExists when another node has one of them.
+    """
+    with transaction.atomic():
+        vlan_addresses.take_turn()
+        row = _network_row(name, lock=True)
+        _reject_stale(version, row.version, f"network {name}")
+        network = networks.with_reservation(network_of(row), reservation)
+        reject_taken(reservation, row)
+        NetworkRow.objects.filter(pk=row.pk).update(reserved=network_columns(network)["reserved"])
+    return network_of(_network_row(name))
+
+
+def release(name: str, span: str, version: int | None = None) -> Network:
+    """Keep these addresses no longer; who has one of them keeps it. Raises NotFound or Stale."""
+    with transaction.atomic():
+        vlan_addresses.take_turn()
+        row = _network_row(name, lock=True)
+        _reject_stale(version, row.version, f"network {name}")
+        network = networks.without_reservation(network_of(row), span)
+        if network is None:
+            raise NotFound(f"a reservation must be named as it was made, {names.shown(span)} is none (network {name})")
+        NetworkRow.objects.filter(pk=row.pk).update(reserved=network_columns(network)["reserved"])
     return network_of(_network_row(name))
 
 
@@ -132,7 +162,7 @@ def _check_flavor(flavor: Flavor) -> None:
 
 
 def _has_vlan_of(flavor: Flavor, network: str) -> bool:
-    return network in {vlan.network for vlan in flavor.layout.vlans}
+    return network in flavor.layout.network_names
 
 
 def _reject_broken_layouts(changed: Network) -> None:
@@ -163,10 +193,9 @@ def _network_row(name: str, *, lock: bool = False) -> NetworkRow:
 def _reject_overlap(network: Network) -> None:
     """Two networks of the site share no address, so that an address tells where a machine is."""
     for other in all_networks():
-        if other.name != network.name and networks.overlap(network, other):
+        if other.name != network.name and (shared := networks.overlap(network, other)):
             raise AlreadyExists(
-                f"subnets may not overlap, {network.subnet} overlaps {other.subnet} of {other.name}"
-                f" (network {network.name})"
+                f"subnets may not overlap, {shared[0]} overlaps {shared[1]} of {other.name} (network {network.name})"
             )
 
 

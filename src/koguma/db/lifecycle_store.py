@@ -35,7 +35,7 @@ from koguma.db.sealing import unseal
 from koguma.lifecycle.errors import StepFailed
 from koguma.model.boot_record import BootRecord
 from koguma.model.flavor import Flavor
-from koguma.model.layout import reason_not_fitting
+from koguma.model.layout import layout_for, reason_not_fitting
 from koguma.model.node import Node
 from koguma.model.operation import Operation, StepRecord
 from koguma.model.states import PowerState, StatusCode
@@ -143,7 +143,7 @@ class PostgresClaim:
             ensure_boot_address(NodeRow.objects.get(pk=self._id))
             vlan_addresses.settle(NodeRow.objects.filter(pk=self._id))
         node, flavor = self.node(), self.flavor()
-        if flavor and (reason := reason_not_fitting(flavor.layout, node)):
+        if flavor and (reason := reason_not_fitting(layout_for(node, flavor.layout), node)):
             raise StepFailed(
                 StatusCode.NOT_BOOTABLE, f"flavor {flavor.name} does not fit the node: {reason} (node {node.name})"
             )

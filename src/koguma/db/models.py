@@ -59,6 +59,7 @@ class FlavorRow(models.Model):
     requirements = models.JSONField(default=dict)
     bonds = models.JSONField(default=list)
     vlans = models.JSONField(default=list)
+    networks = models.JSONField(default=list)  # after hand-over
     version = models.BigIntegerField(default=1)
 
     class Meta:
@@ -66,16 +67,18 @@ class FlavorRow(models.Model):
 
 
 class NetworkRow(models.Model):
-    """A VLAN with its subnet."""
+    """A VLAN with its subnets; the first is in columns of its own."""
 
     name = models.CharField(max_length=63, unique=True)
     purpose = models.CharField(max_length=16)
     vlan = models.IntegerField()
-    subnet = models.CharField(max_length=18)
-    gateway = models.CharField(max_length=15, null=True)
+    subnet = models.CharField(max_length=43)
+    gateway = models.CharField(max_length=39, null=True)
+    ranges = models.JSONField(default=list)
+    more_subnets = models.JSONField(default=list)
     discovery_start = models.CharField(max_length=15, null=True)
     discovery_end = models.CharField(max_length=15, null=True)
-    reserved = models.JSONField(default=list)
+    reserved = models.JSONField(default=list)  # spans as text, or with reason and node
     dns_servers = models.JSONField(default=list)
     ntp_servers = models.JSONField(default=list)
     domain = models.CharField(max_length=253, default="", blank=True)
@@ -224,11 +227,12 @@ class PortRow(models.Model):
 
 class AddressRow(models.Model):
     """An address that is given away, to a port or to a node's VLAN of the network. The unique constraint is what rules
-    out giving it twice.
+    out giving it twice; that the text is in normal form is what makes it one address.
     """
 
     network = models.ForeignKey(NetworkRow, models.PROTECT, related_name="addresses")
-    address = models.CharField(max_length=15)
+    address = models.CharField(max_length=39)
+    family = models.SmallIntegerField(db_default=4)
     port = models.OneToOneField(PortRow, models.CASCADE, null=True, related_name="address")
     node = models.ForeignKey(NodeRow, models.CASCADE, null=True, related_name="vlan_addresses")
     released_at = models.DateTimeField(null=True)  # no longer the node's, but what runs on it may still use it
@@ -238,7 +242,7 @@ class AddressRow(models.Model):
         db_table = "koguma_address"
         constraints = [
             models.UniqueConstraint(fields=["network", "address"], name="koguma_address_unique"),
-            models.UniqueConstraint(fields=["node", "network"], name="koguma_address_of_vlan_unique"),
+            models.UniqueConstraint(fields=["node", "network", "family"], name="koguma_address_of_vlan_unique"),
             models.CheckConstraint(
                 condition=Q(port__isnull=False, node__isnull=True) | Q(port__isnull=True, node__isnull=False),
                 name="koguma_address_has_one_owner",

@@ -44,6 +44,14 @@ def find(reference: str) -> Node:
     return node_of(_get(with_all(NodeRow.objects.all()), reference))
 
 
+def uuid_of(reference: str) -> str:
+    """The UUID of a node by name or UUID; a UUID may be of a machine that nobody has seen yet. Raises NotFound."""
+    try:
+        return str(_uuid.UUID(reference))
+    except ValueError:
+        return str(_get(NodeRow.objects.all(), reference).uuid)
+
+
 def listed(
     *, state: str | None = None, flavor: str | None = None, after: str | None = None, limit: int | None = None
 ) -> list[Node]:

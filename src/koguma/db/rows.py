@@ -13,11 +13,12 @@ from django.db.models import Prefetch, QuerySet
 from koguma.db.models import AddressRow, BootRow, FlavorRow, NetworkRow, NodeRow, PortRow, StepRow, WorkRow
 from koguma.model.boot_record import BootRecord, Outcome, Phase
 from koguma.model.flavor import Flavor, RootMethod, Template
-from koguma.model.layout import Bond, BondMode, Layout, Vlan
+from koguma.model.layout import Access, Bond, BondMode, Layout, Vlan
 from koguma.model.network import Network, Purpose
-from koguma.model.node import Bmc, Installed, Node, Once, Port, VlanAddress
+from koguma.model.node import Bmc, Installed, Node, Once, Port, Vif, VlanAddress
 from koguma.model.operation import Operation, StepRecord
 from koguma.model.states import PowerState, ProvisionState, StatusCode
+from koguma.model.subnet import Reservation, Subnet
 
 
 def with_all(nodes: QuerySet[NodeRow]) -> QuerySet[NodeRow]:
@@ -55,6 +56,7 @@ def node_of(row: NodeRow) -> Node:
         kexec=row.kexec,
         bmc=bmc_of(row),
         ports=tuple(port_of(port) for port in row.ports.all()),
+        vifs=tuple(Vif(item["id"], item.get("port_uuid")) for item in row.vifs),
         vlan_addresses=tuple(
             VlanAddress(given.network.name, given.address)
             for given in row.vlan_addresses.all()
@@ -105,6 +107,8 @@ def port_of(row: PortRow) -> Port:
         link=row.link,
         speed_mbps=row.speed_mbps,
         lldp=row.lldp,
+        uuid=str(row.uuid),
+        local_link=row.local_link_connection,
         network=given.network.name if given else None,
         address=given.address if given else None,
     )
@@ -120,7 +124,7 @@ def flavor_of(row: FlavorRow) -> Flavor:
         templates=tuple(Template(**item) for item in row.templates),
         variables=row.variables,
         requirements=row.requirements,
-        layout=layout_of(row.bonds, row.vlans),
+        layout=layout_of(row.bonds, row.vlans, row.networks),
         version=row.version,
     )
 
@@ -138,20 +142,24 @@ def flavor_columns(flavor: Flavor) -> dict[str, Any]:
     }
 
 
-def layout_of(bonds: Iterable[Mapping[str, Any]], vlans: Iterable[Mapping[str, Any]]) -> Layout:
+def layout_of(
+    bonds: Iterable[Mapping[str, Any]], vlans: Iterable[Mapping[str, Any]], networks: Iterable[Mapping[str, Any]]
+) -> Layout:
     return Layout(
         bonds=tuple(Bond(item["name"], BondMode(item["mode"]), tuple(item["interfaces"])) for item in bonds),
         vlans=tuple(Vlan(item["network"], item["interface"]) for item in vlans),
+        networks=tuple(Access(item["network"], item["interface"]) for item in networks),
     )
 
 
 def layout_json(layout: Layout) -> dict[str, list[dict[str, Any]]]:
-    """`bonds` and `vlans`, as they are stored and as the API shows them."""
+    """`bonds`, `vlans` and `networks`, as they are stored and as the API shows them."""
     return {
         "bonds": [
             {"name": bond.name, "mode": bond.mode.value, "interfaces": list(bond.interfaces)} for bond in layout.bonds
         ],
         "vlans": [dict(vars(vlan)) for vlan in layout.vlans],
+        "networks": [dict(vars(access)) for access in layout.networks],
     }
 
 
@@ -164,20 +172,37 @@ def network_of(row: NetworkRow) -> Network:
         gateway=row.gateway,
         discovery_start=row.discovery_start,
         discovery_end=row.discovery_end,
-        reserved=tuple(row.reserved),
+        reserved=tuple(reservation_of(item) for item in row.reserved),
         dns_servers=tuple(row.dns_servers),
         ntp_servers=tuple(row.ntp_servers),
         domain=row.domain,
         mtu=row.mtu,
         version=row.version,
+        ranges=tuple(row.ranges),
+        more_subnets=tuple(Subnet(item["subnet"], item["gateway"], tuple(item["ranges"])) for item in row.more_subnets),
     )
+
+
+def reservation_of(item: str | Mapping[str, Any]) -> Reservation:
+    """Of a span alone, or of its document."""
+    return Reservation(item) if isinstance(item, str) else Reservation(item["range"], item["reason"], item["node"])
+
+
+def reservation_json(item: Reservation) -> dict[str, Any]:
+    return {"range": item.span, "reason": item.reason, "node": item.node}
+
+
+def subnet_json(subnet: Subnet) -> dict[str, Any]:
+    return {"subnet": subnet.cidr, "gateway": subnet.gateway, "ranges": list(subnet.ranges)}
 
 
 def network_columns(network: Network) -> dict[str, Any]:
     columns = {key: value for key, value in vars(network).items() if key not in ("name", "version")}
     columns["purpose"] = network.purpose.value
-    for key in ("reserved", "dns_servers", "ntp_servers"):
+    for key in ("ranges", "dns_servers", "ntp_servers"):
         columns[key] = list(columns[key])
+    columns["reserved"] = [reservation_json(item) for item in network.reserved]
+    columns["more_subnets"] = [subnet_json(subnet) for subnet in network.more_subnets]
     return columns
 
 

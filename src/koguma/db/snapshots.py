@@ -16,13 +16,13 @@ from typing import Any
 from django.conf import settings
 from django.db import connection
 
-from koguma.db.links import links_of
+from koguma.db.links import handover_of, links_of
 from koguma.db.models import FlavorRow, NetworkRow, NodeRow
 from koguma.db.rows import flavor_of, network_of, node_of, with_all
 from koguma.db.sealing import unseal
 from koguma.model import names
 from koguma.model.flavor import Flavor
-from koguma.model.layout import Layout, reason_not_fitting
+from koguma.model.layout import Layout, layout_for, reason_not_fitting
 from koguma.model.network import Network
 from koguma.model.node import Node
 from koguma.model.snapshot import BootPlan, Mode, Once, Snapshot, SnapshotNetwork, SnapshotNode, SnapshotPort
@@ -155,7 +155,7 @@ def mode_of(node: Node, flavor: Flavor | None) -> tuple[Mode, str | None]:
         return "refuse", f"the node is {node.provision_state.value}, it boots when it is deployed"
     if flavor is None:
         return "refuse", "the node has no flavor"
-    if reason := reason_not_fitting(flavor.layout, node):
+    if reason := reason_not_fitting(layout_for(node, flavor.layout), node):
         return "refuse", f"flavor {flavor.name} does not fit the node: {reason}"
     return "boot", None
 
@@ -164,13 +164,15 @@ def _detail(
     node: Node, flavor: Flavor | None, networks: dict[str, Network], keys: list[str], secrets: Secrets
 ) -> dict[str, Any]:
     boot_network = next((networks[port.network] for port in node.ports if port.network in networks), None)
+    layout = _fitting_layout(node, flavor)
     return {
         "node": node.name,
         "uuid": node.uuid,
         "hostname": names.as_host_name(node.name, node.uuid).partition(".")[0],
         "domain": _domain(boot_network),
         "flavor": node.flavor or "",
-        **links_of(node, _fitting_layout(node, flavor), networks),
+        **links_of(node, layout, networks),
+        "handover": handover_of(node, layout, networks),
         "dns_servers": list(boot_network.dns_servers) if boot_network else [],
         "ntp_servers": list(boot_network.ntp_servers) if boot_network else [],
         "ssh_authorized_keys": keys,
@@ -186,9 +188,10 @@ def _detail(
 
 def _fitting_layout(node: Node, flavor: Flavor | None) -> Layout:
     """A node that its flavor's layout does not fit is not booted; its links are its NICs until then."""
-    if flavor is None or reason_not_fitting(flavor.layout, node):
+    if flavor is None:
         return Layout()
-    return flavor.layout
+    layout = layout_for(node, flavor.layout)
+    return Layout() if reason_not_fitting(layout, node) else layout
 
 
 def _domain(network: Network | None) -> str:

@@ -16,6 +16,8 @@ KINDS = (
 )  # fmt: skip
 
 FAKE = "fake"
+SWITCHED = "koguma"
+"""The network interface whose nodes' switch ports Koguma puts into networks; `noop` and `flat` leave switches alone."""
 
 FAKE_HARDWARE = "fake-hardware"
 NO_BMC = "manual-management"
@@ -56,7 +58,7 @@ _DISKLESS: Mapping[str, tuple[str, ...]] = {
     "firmware": ("no-firmware",),
     "inspect": ("agent", "no-inspect"),
     "management": ("noop",),
-    "network": ("noop",),
+    "network": (SWITCHED, "noop", "flat"),
     "power": (FAKE,),
     "raid": ("no-raid",),
     "rescue": ("agent", "no-rescue"),
@@ -81,7 +83,7 @@ HARDWARE_TYPES: Mapping[str, HardwareType] = {
                     for kind in ("bios", "console", "firmware", "inspect", "raid", "rescue", "vendor")
                 },
                 **dict.fromkeys(("boot", "deploy", "management", "power"), (FAKE,)),
-                "network": ("noop", "flat"),
+                "network": ("noop", "flat", SWITCHED),
                 "storage": ("noop", FAKE),
             },
             _DELAYS,

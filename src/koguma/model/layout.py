@@ -1,4 +1,5 @@
-"""Layout: the bonds and VLANs that machines of a flavor have. Values and their rules only, no I/O.
+"""Layout: the bonds and VLANs that machines of a flavor have, and the networks they are handed over to. Values and
+their rules only, no I/O.
 
 A layout names NICs as Koguma names them: `eth0` is the one the machine boots from, the others follow in the natural
 order of the names stage 1 gave them. A network's VLAN makes the interface `vlan<tag>`.
@@ -8,10 +9,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from koguma.model.errors import InvalidValue
+from koguma.model.hardware import SWITCHED
 from koguma.model.names import noun_name, shown
 from koguma.model.network import Network, Purpose
 from koguma.model.node import Node, Port
@@ -54,9 +56,20 @@ class Vlan:
 
 
 @dataclass(frozen=True)
+class Access:
+    """A network, untagged, on a NIC or on the bond it is in, from the hand-over on: until then a machine is in the
+    provisioning network. Each node has an address of it, one of each family.
+    """
+
+    network: str
+    interface: str = "eth0"
+
+
+@dataclass(frozen=True)
 class Layout:
     bonds: tuple[Bond, ...] = ()
     vlans: tuple[Vlan, ...] = ()
+    networks: tuple[Access, ...] = ()
 
     @property
     def bond_of(self) -> dict[str, str]:
@@ -67,8 +80,17 @@ class Layout:
     def nics(self) -> tuple[str, ...]:
         """The NICs it needs, each once."""
         bonds = {bond.name for bond in self.bonds}
-        parents = (vlan.interface for vlan in self.vlans if vlan.interface not in bonds)
-        return tuple(dict.fromkeys((*self.bond_of, *parents)))
+        carrying = [*(vlan.interface for vlan in self.vlans), *(access.interface for access in self.networks)]
+        return tuple(dict.fromkeys((*self.bond_of, *(name for name in carrying if name not in bonds))))
+
+    @property
+    def network_names(self) -> tuple[str, ...]:
+        """Every network it puts a node in beside the provisioning network."""
+        return (*(vlan.network for vlan in self.vlans), *(access.network for access in self.networks))
+
+    def link_of(self, interface: str) -> str:
+        """The NIC, or the bond it is in."""
+        return self.bond_of.get(interface, interface)
 
 
 def interface_names(ports: Iterable[Port]) -> dict[str, str]:
@@ -81,6 +103,24 @@ def vlan_interface(network: Network) -> str:
     return f"vlan{network.vlan}"
 
 
+def layout_for(node: Node, layout: Layout) -> Layout:
+    """The flavor's layout with the networks attached to the node in place of the flavor's: on the ports that were
+    asked for, else on the boot NIC first and then on each other one in turn.
+    """
+    if not node.vifs or not is_switched(node):
+        return layout
+    names = interface_names(node.ports)
+    by_uuid = {port.uuid: names[port.mac] for port in node.ports}
+    asked = {by_uuid[vif.port] for vif in node.vifs if vif.port in by_uuid}
+    free = (name for name in [*sorted(names.values(), key=_natural), *_MORE] if name not in asked)
+    accesses = [Access(vif.network, by_uuid.get(vif.port or "") or next(free)) for vif in node.vifs]
+    return replace(layout, networks=tuple(accesses))
+
+
+_MORE = tuple(f"eth{number}" for number in range(900, 1000))
+"""NICs that no machine has: where a node has more networks attached than NICs, they say so."""
+
+
 def check(layout: Layout, networks: Mapping[str, Network], place: str) -> None:
     """Raises InvalidValue that says rule, value and place; `networks` are all those of the site."""
     for bond in layout.bonds:
@@ -91,7 +131,18 @@ def check(layout: Layout, networks: Mapping[str, Network], place: str) -> None:
     for vlan in layout.vlans:
         _check_parent(vlan, bonds, layout.bond_of, place)
         _check_network(vlan.network, networks, place)
-    _each_once((vlan.network for vlan in layout.vlans), "a network is on one interface of a node", place)
+    for access in layout.networks:
+        if access.interface not in bonds and not _NIC.fullmatch(access.interface):
+            raise InvalidValue(
+                f"a network must be on a NIC (eth0, eth1 …) or a bond of the flavor, got {access.interface!r} {place}"
+            )
+        _check_network(access.network, networks, place)
+    _each_once(layout.network_names, "a network is on one interface of a node", place)
+    _each_once(
+        (layout.link_of(access.interface) for access in layout.networks),
+        "an interface has one network without a tag",
+        place,
+    )
     _each_once(
         (vlan_interface(networks[vlan.network]) for vlan in layout.vlans),
         "two VLANs of a node have tags of their own",
@@ -104,7 +155,8 @@ def reason_not_fitting(layout: Layout, node: Node) -> str | None:
     have = set(interface_names(node.ports).values())
     bond_of = layout.bond_of
     if missing := next((nic for nic in layout.nics if nic not in have), None):
-        user = f"bond {bond_of[missing]}" if missing in bond_of else "a VLAN"
+        of_vlan = missing in {vlan.interface for vlan in layout.vlans}
+        user = f"bond {bond_of[missing]}" if missing in bond_of else "a VLAN" if of_vlan else "a network"
         return f"{user} needs {missing}, the node's NICs are {_listed(have)}"
     given = {item.network for item in node.vlan_addresses}
     untagged = {port.network for port in node.ports}
@@ -113,7 +165,20 @@ def reason_not_fitting(layout: Layout, node: Node) -> str | None:
             return f"network {vlan.network} must not be on {vlan.interface}, a NIC of the node has an address of it"
         if vlan.network not in given:
             return f"the VLAN on {vlan.interface} needs an address of network {vlan.network}, none was given"
+    for access in layout.networks:
+        if access.network not in given:
+            return f"{access.interface} needs an address of network {access.network}, none was given"
+    if layout.networks and not is_switched(node):
+        return (
+            f"it is to be handed over to network {layout.networks[0].network}, and its network interface"
+            f" {node.interface('network')!r} leaves switches alone"
+        )
     return None
+
+
+def is_switched(node: Node) -> bool:
+    """Whether Koguma puts the node's switch ports into networks."""
+    return node.interface("network") == SWITCHED
 
 
 def _check_bond(bond: Bond, place: str) -> None:
@@ -146,10 +211,10 @@ def _check_network(name: str, networks: Mapping[str, Network], place: str) -> No
     if network is None:
         raise InvalidValue(f"a VLAN must be of a network that exists, got {shown(name)} {place}")
     if network.vlan == 0:
-        raise InvalidValue(f"a VLAN must be of a network with a tag, {name} has none {place}")
+        raise InvalidValue(f"a node's VLAN or network must have a tag, {name} has none {place}")
     if network.purpose is Purpose.PROVISIONING:
         raise InvalidValue(
-            f"machines have no VLAN of a provisioning network, they boot from it untagged: {name} {place}"
+            f"a machine's VLAN or network must be no provisioning network, it boots from that untagged: {name} {place}"
         )
 
 

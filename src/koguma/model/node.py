@@ -23,11 +23,22 @@ class Port:
     lldp: dict[str, Any] | None = None
     network: str | None = None
     address: str | None = None
+    uuid: str = ""
+    local_link: dict[str, Any] = field(default_factory=dict)
+    """Where it is cabled to, as somebody said: Ironic's `local_link_connection`."""
+
+
+@dataclass(frozen=True)
+class Vif:
+    """A network attached to this node alone, on one of its ports (by UUID) or on the next that is free."""
+
+    network: str
+    port: str | None = None
 
 
 @dataclass(frozen=True)
 class VlanAddress:
-    """The node's address of a network that its flavor's layout puts on a VLAN."""
+    """The node's address of a network that its flavor or an attachment puts it in; one of each family."""
 
     network: str
     address: str
@@ -91,6 +102,8 @@ class Node:
     bmc: Bmc | None = None
     ports: tuple[Port, ...] = ()
     vlan_addresses: tuple[VlanAddress, ...] = ()
+    vifs: tuple[Vif, ...] = ()
+    """What it is handed over to, instead of its flavor's networks."""
     inventory: dict[str, Any] = field(default_factory=dict)
     variables: dict[str, Any] = field(default_factory=dict)
     ssh_host_public_key: str = ""

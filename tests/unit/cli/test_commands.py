@@ -141,7 +141,8 @@ def test_a_network_is_set_part_by_part(koguma: Callable[..., str]) -> None:
     words = ("--mtu", "9000", "--vlan", "7", "--discovery", "10.77.0.200-10.77.0.250", "--reserve", "10.77.0.9")
     network = json.loads(koguma("network", "set", "p", *words, "--domain", "x.example", "--json"))
     changed = {
-        "mtu": 9000, "vlan": 7, "discovery_start": "10.77.0.200", "reserved": ["10.77.0.9"], "domain": "x.example",
+        "mtu": 9000, "vlan": 7, "discovery_start": "10.77.0.200", "domain": "x.example",
+        "reserved": [{"range": "10.77.0.9", "reason": "", "node": None}],
         "gateway": "10.77.0.1", "dns_servers": ["10.77.0.1"], "purpose": "provisioning",
     }  # fmt: skip
     assert {key: network[key] for key in changed} == changed

@@ -377,7 +377,7 @@ def test_a_network_that_a_layout_has_is_not_deleted_or_changed_under_it() -> Non
     site()
     with pytest.raises(InUse, match="flavor compute has a VLAN of it"):
         catalog.delete_network("storage")
-    with pytest.raises(InvalidValue, match="with a tag, storage has none"):
+    with pytest.raises(InvalidValue, match="have a tag, storage has none"):
         catalog.edit_network("storage", lambda network: replace(network, vlan=0))
     with pytest.raises(InvalidValue, match="provisioning network"):
         catalog.edit_network("storage", lambda network: replace(network, purpose=Purpose.PROVISIONING))

@@ -10,6 +10,10 @@ from hypothesis import strategies as st
 
 from koguma.model.errors import InvalidValue
 from koguma.model.network import Network, Purpose, overlap, validated
+from koguma.model.subnet import Reservation, Subnet
+
+NODE = "00000000-0000-4000-8000-000000000001"
+OTHER = "00000000-0000-4000-8000-000000000002"
 
 
 def network(**changes: Any) -> Network:
@@ -24,7 +28,7 @@ def test_ports_get_neither_gateway_nor_discovery_nor_reserved_addresses() -> Non
             gateway="10.0.0.1",
             discovery_start="10.0.0.10",
             discovery_end="10.0.0.12",
-            reserved=("10.0.0.3", "10.0.0.5-10.0.0.6"),
+            reserved=(Reservation("10.0.0.3"), Reservation("10.0.0.5-10.0.0.6")),
             dns_servers=("10.0.0.14",),
         ).addresses()
     )
@@ -39,14 +43,19 @@ def test_a_point_to_point_network_uses_both_addresses() -> None:
     ("changes", "message"),
     [
         ({"subnet": "10.0.0.1/24"}, "host bits"),
-        ({"subnet": "fd00::/64"}, "IPv4 network"),
+        ({"subnet": "fd00::/64"}, "boot over IPv4"),
         ({"vlan": 4095}, "vlan must be"),
         ({"gateway": "10.1.0.1"}, "gateway must be inside"),
         ({"discovery_start": "10.0.0.2"}, "together"),
         ({"discovery_start": "10.0.0.5", "discovery_end": "10.0.0.2"}, "must not be after"),
-        ({"reserved": ("10.0.0.5-10.0.0.2",)}, "must start before"),
-        ({"reserved": ("x",)}, "IPv4 address"),
-        ({"dns_servers": ("name",)}, "IPv4 addresses"),
+        ({"reserved": (Reservation("10.0.0.5-10.0.0.2"),)}, "must start before"),
+        ({"reserved": (Reservation("x"),)}, "IP address"),
+        ({"reserved": (Reservation("10.0.0.2", node=NODE), Reservation("10.0.0.1-10.0.0.4"))}, "may not overlap"),
+        ({"reserved": (Reservation("10.0.0.2", "two\nlines"),)}, "one line"),
+        ({"ranges": ("10.0.0.2-10.0.1.4",)}, "ranges must be inside"),
+        ({"more_subnets": (Subnet("10.0.0.4/30"),)}, "subnets may not overlap"),
+        ({"more_subnets": (Subnet("fd00::/64", "fd01::1"),)}, "gateway must be inside"),
+        ({"dns_servers": ("name",)}, "IP addresses"),
         ({"mtu": 100}, "mtu"),
         ({"name": "N"}, "network name"),
     ],
@@ -75,7 +84,8 @@ def networks(draw: st.DrawFn) -> Network:
             gateway=draw(st.none() | inside),
             discovery_start=ends[0],
             discovery_end=ends[1],
-            reserved=tuple(draw(st.lists(inside, max_size=5))),
+            reserved=tuple(Reservation(text) for text in draw(st.lists(inside, max_size=5))),
+            ranges=tuple(f"{text}-{subnet.broadcast_address}" for text in draw(st.lists(inside, max_size=1))),
         )
     )
 
@@ -91,3 +101,28 @@ def test_addresses_and_the_reasons_against_them_agree(network: Network) -> None:
 
 def test_a_large_network_is_not_enumerated_before_its_first_address() -> None:
     assert list(islice(network(subnet="10.0.0.0/8").addresses(), 2)) == ["10.0.0.1", "10.0.0.2"]
+
+
+def test_what_is_reserved_for_a_node_is_its_first_and_nobody_elses() -> None:
+    mine = validated(network(subnet="10.0.0.0/29", reserved=(Reservation("10.0.0.5", "its licence", NODE),)))
+    assert next(mine.addresses(4, NODE)) == "10.0.0.5"
+    assert list(mine.addresses(4, NODE)) == [f"10.0.0.{last}" for last in (5, 1, 2, 3, 4, 6)]
+    assert "10.0.0.5" not in list(mine.addresses(4, OTHER))
+    assert mine.reason_not_for_ports("10.0.0.5", NODE) is None
+    assert mine.reason_not_for_ports("10.0.0.5", OTHER) == f"it is reserved for node {NODE}: its licence"
+
+
+def test_addresses_of_ipv6_start_after_the_routers_and_are_never_all_counted() -> None:
+    both = validated(
+        network(
+            purpose=Purpose.TENANT,
+            more_subnets=(Subnet("FD00:0::/64", "fd00::1"), Subnet("fd01::/64", None, ("fd01::a-fd01::b",))),
+        )
+    )
+    assert both.families == (4, 6)
+    assert list(islice(both.addresses(6), 2)) == ["fd00::2", "fd00::3"]
+    assert both.with_prefix("fd01::a") == "fd01::a/64"
+    assert both.reason_not_for_ports("fd01::c") == "it is outside the ranges that addresses are given from"
+    only6 = validated(network(purpose=Purpose.TENANT, subnet="fd02::/126"))
+    assert list(only6.addresses(6)) == ["fd02::1", "fd02::2", "fd02::3"]
+    assert list(only6.addresses(4)) == []
