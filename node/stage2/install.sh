@@ -36,5 +36,7 @@ enable_unit() {
 
 install -d "$root/usr/lib/systemd/system"
 install -m 0644 "$here"/systemd/*.service "$root/usr/lib/systemd/system/"
+install -d "$root/usr/lib/systemd/system-shutdown"
+install -m 0755 "$here/systemd/system-shutdown/koguma" "$root/usr/lib/systemd/system-shutdown/koguma"
 enable_unit koguma-report.service multi-user.target
 enable_unit koguma-multi-user.service multi-user.target

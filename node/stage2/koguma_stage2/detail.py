@@ -43,6 +43,11 @@ def check_detail(detail: dict[str, Any]) -> None:
     if detail.get("domain"):
         _matches(detail["domain"], DOMAIN, "domain", "a domain name")
     _check_links(detail)
+    if detail.get("handover"):
+        _require(isinstance(detail["handover"], dict), detail["handover"], "handover", "an object")
+        _check_links(detail["handover"])
+        for index, server in enumerate(detail["handover"].get("dns_servers", [])):
+            _check_address(server, f"handover.dns_servers[{index}]")
     for key in ("dns_servers", "ntp_servers"):
         for index, server in enumerate(detail.get(key, [])):
             _check_address(server, f"{key}[{index}]")

@@ -2,7 +2,8 @@
 
 1. Wait until multi-user.target is reached. A machine whose rendering has failed says nothing.
 2. Tell `userspace succeeded` and `installed`, again and again until the boot service has taken them.
-3. Every HEARTBEAT_S, tell the memory figures. When the answer names another members revision: fetch the members,
+3. A machine with a hand-over leaves for the networks of its use (`handover`), and this ends.
+4. Every HEARTBEAT_S, tell the memory figures. When the answer names another members revision: fetch the members,
    write /etc/hosts and the templates, run the reload commands of those that changed.
 """
 
@@ -19,7 +20,7 @@ from koguma_node.console import say, uptime_s
 from koguma_node.errors import NodeError
 from koguma_node.service import Service
 
-from koguma_stage2 import files, identity, memory, places, templates
+from koguma_stage2 import files, handover, identity, memory, places, templates
 from koguma_stage2.detail import check_members, load_detail
 
 HEARTBEAT_S = 30.0
@@ -43,10 +44,22 @@ def main() -> int:
         service.report("userspace", "failed", f"multi-user.target must be reached within {MULTI_USER_WAIT_S:g} s")
         return 1
     service.report("userspace", "succeeded")
-    _deliver_installed(service)
+    if _deliver_installed(service) and _hand_over(Path("/")):
+        return 0
     while True:
         time.sleep(HEARTBEAT_S)
         beat(service, Path("/"))
+
+
+def _hand_over(root: Path) -> bool:
+    """Whether the machine has left the provisioning network, where nobody hears its heartbeats."""
+    detail = load_detail(files.inside(root, places.DETAIL))
+    if not detail.get("handover"):
+        return False
+    for problem in handover.take_networks(root, detail):
+        say(f"hand-over: {problem}")
+    say("handed over to its networks")
+    return True
 
 
 def beat(service: Service, root: Path) -> None:
@@ -73,12 +86,14 @@ def take_members(root: Path, detail: dict[str, Any], answer: dict[str, Any]) -> 
     return reloads
 
 
-def _deliver_installed(service: Service) -> None:
+def _deliver_installed(service: Service) -> bool:
     try:
         service.post("installed", _body(Path("/")), time.monotonic() + DELIVERY_S)
         say("installed")
     except NodeError as error:
         say(f"installed was not delivered: {error}")
+        return False
+    return True
 
 
 def _body(root: Path) -> dict[str, Any]:

@@ -36,9 +36,11 @@ from koguma.api.schemas import (
     PowerBody,
     ProvisionBody,
     ReservationBody,
+    SwitchCreate,
+    SwitchPatch,
     VlanBody,
 )
-from koguma.db import addresses, catalog, nodes, registrations
+from koguma.db import addresses, catalog, nodes, registrations, switches
 from koguma.db.sealing import hashed_password
 from koguma.errors import KogumaError
 from koguma.lifecycle.errors import VerbRefused
@@ -49,6 +51,7 @@ from koguma.model.network import Network
 from koguma.model.node import Node
 from koguma.model.states import PowerAction, ProvisionState, Verb
 from koguma.model.subnet import Reservation, Subnet
+from koguma.model.switch import Switch
 
 PAGE_MAX = 1000
 
@@ -122,7 +125,7 @@ def get_node(request: HttpRequest, reference: str) -> HttpResponse:
 @api.patch("/nodes/{reference}")
 def patch_node(request: HttpRequest, reference: str, body: NodePatch) -> HttpResponse:
     values = {key: value for key, value in body.model_dump().items() if key in body.model_fields_set}
-    never_null = {"name", "maintenance", "maintenance_reason", "kexec", "variables"}
+    never_null = {"name", "maintenance", "maintenance_reason", "kexec", "variables", "networks"}
     if wrong := next((key for key in values if key in never_null and values[key] is None), None):
         raise BadReference(f"{wrong} must not be null")
     return _node(nodes.patch(reference, values, _if_match(request)))
@@ -249,6 +252,52 @@ def patch_network(request: HttpRequest, name: str, body: NetworkPatch) -> HttpRe
 def delete_network(request: HttpRequest, name: str) -> HttpResponse:
     catalog.delete_network(name)
     return HttpResponse(status=204)
+
+
+@api.get("/switches")
+def list_switches(request: HttpRequest) -> HttpResponse:
+    return _list([_switch_json(switch) for switch in switches.all_switches()])
+
+
+@api.post("/switches")
+def create_switch(request: HttpRequest, body: SwitchCreate) -> HttpResponse:
+    values = body.model_dump()
+    secrets = {key: values.pop(key) for key in switches.SECRETS}
+    return _switch(switches.create(Switch(**values), secrets), status=201)
+
+
+@api.get("/switches/{name}")
+def get_switch(request: HttpRequest, name: str) -> HttpResponse:
+    return _switch(switches.find(name))
+
+
+@api.patch("/switches/{name}")
+def patch_switch(request: HttpRequest, name: str, body: SwitchPatch) -> HttpResponse:
+    given = {key: value for key, value in body.model_dump().items() if key in body.model_fields_set}
+    return _switch(switches.edit(name, given, _if_match(request)))
+
+
+@api.delete("/switches/{name}")
+def delete_switch(request: HttpRequest, name: str) -> HttpResponse:
+    switches.delete(name)
+    return HttpResponse(status=204)
+
+
+@api.get("/switches/{name}/ports")
+def list_switch_ports(request: HttpRequest, name: str) -> HttpResponse:
+    """What Koguma put ports into. `node` is null where the node was forgotten, `written_at` where a write is under
+    way.
+    """
+    switches.find(name)
+    return _list([views.placement_json(item) for item in switches.placements(switch=name)])
+
+
+def _switch_json(switch: Switch) -> dict[str, Any]:
+    return {**vars(switch), **{f"has_{key}": given for key, given in switches.has_secrets(switch.name).items()}}
+
+
+def _switch(switch: Switch, status: int = 200) -> HttpResponse:
+    return _tagged(_switch_json(switch), switch.version, status)
 
 
 @api.get("/networks/{name}/addresses")

@@ -51,6 +51,8 @@ class NodePatch(Body):
     maintenance_reason: Line | None = None
     kexec: bool | None = None
     variables: dict[str, Any] | None = None
+    networks: Annotated[list[Annotated[str, Field(max_length=63)]], Field(max_length=32)] | None = None
+    """What it is handed over to instead of its flavor's networks, from its next deployment on."""
     bmc: BmcBody | None = None
 
 
@@ -176,3 +178,26 @@ class NetworkBody(NetworkPatch):
 
 class NetworkCreate(NetworkBody):
     name: str
+
+
+DriverName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
+
+
+class SwitchPatch(Body):
+    """Only the keys that are given are changed."""
+
+    driver: DriverName = "fake"
+    address: Annotated[str, Field(max_length=1000)] = ""
+    username: Annotated[str, Field(max_length=64)] = ""
+    password: Annotated[str, Field(max_length=1000)] = ""
+    private_key: Annotated[str, Field(max_length=20000)] = ""
+    host_key: Annotated[str, Field(max_length=5000)] = ""
+    port: int | None = None
+    chassis: Annotated[str, Field(max_length=255)] = ""
+    parking_vlan: int = 999
+
+
+class SwitchCreate(SwitchPatch):
+    name: str
+    driver: DriverName
+    address: Annotated[str, Field(max_length=1000)]

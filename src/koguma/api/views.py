@@ -13,6 +13,7 @@ from koguma.model.layout import interface_names, layout_for, reason_not_fitting
 from koguma.model.network import Network
 from koguma.model.node import Node
 from koguma.model.operation import StepRecord
+from koguma.model.switch import Placement
 
 
 def node_json(node: Node, flavor: Flavor | None) -> dict[str, Any]:
@@ -102,6 +103,10 @@ def network_json(network: Network) -> dict[str, Any]:
         "reserved": [reservation_json(item) for item in network.reserved],
         "more_subnets": [subnet_json(subnet) for subnet in network.more_subnets],
     }
+
+
+def placement_json(item: Placement) -> dict[str, Any]:
+    return {**vars(item), "tagged": list(item.tagged), "written_at": _time(item.written_at)}
 
 
 def _reason_not_bootable(node: Node, flavor: Flavor | None) -> str | None:

@@ -224,6 +224,10 @@ def set_node(
     ] = None,
     reason: Annotated[str | None, typer.Option(help="Why it is in maintenance.")] = None,
     variables: Annotated[str | None, typer.Option(help="Values for templates: JSON, or @FILE.")] = None,
+    network: Annotated[
+        list[str] | None,
+        typer.Option(help="What it is handed over to instead of its flavor's networks; '' for none. Repeatable."),
+    ] = None,
     api: ApiOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -234,6 +238,7 @@ def set_node(
         "maintenance": maintenance,
         "maintenance_reason": "" if maintenance is False and reason is None else reason,
         "variables": json_value(variables, "--variables") if variables is not None else None,
+        "networks": [text for text in network if text] if network is not None else None,
     }
     body = {key: value for key, value in values.items() if value is not None}
     if not body:

@@ -24,6 +24,7 @@ class Nouns(LazyGroup):
             "node": Command("koguma.cli.node", "Machines: list, show, power, boot."),
             "flavor": Command("koguma.cli.flavor", "What machines of a role boot."),
             "network": Command("koguma.cli.network", "VLANs, subnets and their purposes."),
+            "switch": Command("koguma.cli.switch", "The switches that nodes are cabled to."),
             "lab": Command("koguma.cli.lab", "The virtual datacentre: a switch, BMCs and machines."),
         },
         "Services": {

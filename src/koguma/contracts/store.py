@@ -10,10 +10,13 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from koguma.contracts.power import Access
+from koguma.contracts.switches import SwitchDriver
 from koguma.model.boot_record import BootRecord
 from koguma.model.flavor import Flavor
+from koguma.model.network import Network
 from koguma.model.node import Node
 from koguma.model.operation import Operation, StepRecord
+from koguma.model.switch import Placement, Switch
 
 
 class Claim(Protocol):
@@ -55,6 +58,24 @@ class Claim(Protocol):
         """Give the boot port an address of the provisioning network, if it has none. Raises KogumaError when it
         cannot.
         """
+
+    def networks(self) -> Mapping[str, Network]:
+        """All of the site, by name."""
+
+    def switches(self) -> Sequence[Switch]:
+        """All that are on record."""
+
+    def switch(self, name: str) -> AbstractContextManager[SwitchDriver | None]:
+        """The switch for this worker alone; None while another worker has it. Raises SwitchError."""
+
+    def placements(self) -> Sequence[Placement]:
+        """The switch ports that were put into something for this node, last."""
+
+    def record_placement(self, placement: Placement, *, written: bool) -> None:
+        """What a port is about to be put into (`written` is false), or was and reads back as."""
+
+    def end_attachments(self) -> None:
+        """Nothing is attached to the node any more, and the addresses it had because of that are free."""
 
     def record_power_on(self, at: datetime) -> None:
         """Remember when the machine was told to power on: its firmware phase starts there."""

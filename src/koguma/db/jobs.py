@@ -28,6 +28,7 @@ from procrastinate.contrib.django import app
 from procrastinate.contrib.django.utils import connector_params
 
 from koguma.contracts.power import OpenPower
+from koguma.contracts.switches import OpenSwitch
 from koguma.db import allocations, heartbeats, power_polls, reports
 from koguma.db.allocations import ALLOCATE_TASK
 from koguma.db.housekeeping import forget_old_history
@@ -87,11 +88,16 @@ def expire_boots() -> None:
 @lru_cache(maxsize=1)
 def executor() -> Executor:
     """This process's executor."""
-    return Executor(PostgresStore(), open_power(), policy(), timezone.now, _stopping.is_set)
+    return Executor(PostgresStore(open_switch()), open_power(), policy(), timezone.now, _stopping.is_set)
 
 
 def open_power() -> OpenPower:
     found: OpenPower = import_string(settings.KOGUMA_POWER_DRIVERS)
+    return found
+
+
+def open_switch() -> OpenSwitch:
+    found: OpenSwitch = import_string(settings.KOGUMA_SWITCH_DRIVERS)
     return found
 
 

@@ -10,21 +10,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
 from typing import Any
 
 from django.db import connection, transaction
 from django.db.models import Case, F, Value, When
 
-from koguma.contracts.errors import NodeGone, Superseded
+from koguma.contracts.errors import NodeGone, Superseded, UnknownSwitchDriver
 from koguma.contracts.power import Access
-from koguma.db import vlan_addresses
+from koguma.contracts.switches import OpenSwitch, SwitchAccess, SwitchDriver
+from koguma.db import switches, vlan_addresses
 from koguma.db.addresses import ensure_boot_address
-from koguma.db.models import AllocationRow, BootRow, NodeRow, PowerOnRow, StepRow, WorkRow
+from koguma.db.models import AllocationRow, BootRow, NetworkRow, NodeRow, PowerOnRow, StepRow, WorkRow
 from koguma.db.rows import (
     boot_of,
     flavor_of,
+    network_of,
     node_columns,
     node_of,
     operation_columns,
@@ -36,9 +38,11 @@ from koguma.lifecycle.errors import StepFailed
 from koguma.model.boot_record import BootRecord
 from koguma.model.flavor import Flavor
 from koguma.model.layout import layout_for, reason_not_fitting
+from koguma.model.network import Network
 from koguma.model.node import Node
 from koguma.model.operation import Operation, StepRecord
 from koguma.model.states import PowerState, StatusCode
+from koguma.model.switch import Placement, Switch
 
 NODE_LOCK = 0x4B6F6E64
 """The class of the advisory locks on nodes; their object is the node's row id."""
@@ -54,8 +58,16 @@ ORDER BY work.wake_at LIMIT %s
 """  # noqa: S608 - a number of ours
 
 
+def no_switch(access: SwitchAccess) -> SwitchDriver:
+    """Of a store that is given no drivers."""
+    raise UnknownSwitchDriver(f"this store has no switch drivers, {access.driver!r} was asked for")
+
+
 class PostgresStore:
     """`koguma.contracts.store.LifecycleStore`."""
+
+    def __init__(self, open_switch: OpenSwitch = no_switch) -> None:
+        self._open_switch = open_switch
 
     @contextmanager
     def claim(self, uuid: str) -> Iterator[PostgresClaim | None]:
@@ -64,7 +76,7 @@ class PostgresStore:
             yield None
             return
         try:
-            yield PostgresClaim(node_id)
+            yield PostgresClaim(node_id, self._open_switch)
         finally:
             # A connection that broke has lost the lock already.
             if connection.connection is not None and not connection.connection.closed:
@@ -81,8 +93,9 @@ def due_nodes(limit: int = 200) -> list[str]:
 class PostgresClaim:
     """`koguma.contracts.store.Claim`."""
 
-    def __init__(self, node_id: int) -> None:
+    def __init__(self, node_id: int, open_switch: OpenSwitch = no_switch) -> None:
         self._id = node_id
+        self._open_switch = open_switch
 
     def node(self) -> Node:
         row = with_all(NodeRow.objects.filter(pk=self._id)).first()
@@ -147,6 +160,27 @@ class PostgresClaim:
             raise StepFailed(
                 StatusCode.NOT_BOOTABLE, f"flavor {flavor.name} does not fit the node: {reason} (node {node.name})"
             )
+
+    def networks(self) -> dict[str, Network]:
+        return {row.name: network_of(row) for row in NetworkRow.objects.order_by("id")}
+
+    def switches(self) -> list[Switch]:
+        return switches.all_switches()
+
+    def switch(self, name: str) -> AbstractContextManager[SwitchDriver | None]:
+        return switches.opened(name, self._open_switch)
+
+    def placements(self) -> list[Placement]:
+        return switches.placements(node=self._id)
+
+    def record_placement(self, placement: Placement, *, written: bool) -> None:
+        switches.record(placement, self._id, written=written)
+
+    def end_attachments(self) -> None:
+        with transaction.atomic():
+            vlan_addresses.take_turn()
+            if NodeRow.objects.filter(pk=self._id).exclude(vifs=[]).update(vifs=[]):
+                vlan_addresses.settle(NodeRow.objects.filter(pk=self._id))
 
     def record_power_on(self, at: datetime) -> None:
         PowerOnRow.objects.create(node_id=self._id, at=at)

@@ -54,7 +54,7 @@ def links_of(
 
     def nic(mac: str, name: str) -> dict[str, Any]:
         bond = layout.bond_of.get(name)
-        own = link(name) if bond is None else {**link(bond), "addresses": [], "gateway": None, "gateway6": None}
+        own = link(name) if bond is None else {"addresses": [], "gateway": None, "mtu": link(bond)["mtu"]}
         return {"mac": mac, "name": name, **own, "vlan": None, "parent": None, "bond": bond}
 
     def bond(item: Bond) -> dict[str, Any]:
@@ -114,9 +114,6 @@ def _link(given: list[Given], mtu: int, default: Mapping[int, Given]) -> dict[st
     def gateway(family: int) -> str | None:
         return next((item.gateway for item in given if item == default.get(family)), None)
 
-    return {
-        "addresses": [item.network.with_prefix(item.address) for item in given],
-        "gateway": gateway(4),
-        "gateway6": gateway(6),
-        "mtu": mtu,
-    }
+    addresses = [item.network.with_prefix(item.address) for item in given]
+    more = {"gateway6": gateway(6)} if gateway(6) else {}
+    return {"addresses": addresses, "gateway": gateway(4), **more, "mtu": mtu}

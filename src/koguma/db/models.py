@@ -11,6 +11,7 @@ from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Now
 
+from koguma.db.switch_tables import PlacementRow, SwitchRow
 from koguma.db.tables import (
     AllocationRow,
     ChassisRow,
@@ -33,12 +34,14 @@ __all__ = [
     "InspectionRuleRow",
     "NetworkRow",
     "NodeRow",
+    "PlacementRow",
     "PortRow",
     "PortgroupRow",
     "PowerOnRow",
     "PulseRow",
     "RunbookRow",
     "StepRow",
+    "SwitchRow",
     "VolumeConnectorRow",
     "VolumeTargetRow",
     "WorkRow",

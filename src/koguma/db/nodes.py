@@ -15,7 +15,7 @@ from django.db import IntegrityError, transaction
 from django.db.models import ProtectedError, Q, QuerySet
 from django.utils import timezone
 
-from koguma.db import vlan_addresses
+from koguma.db import catalog, vlan_addresses
 from koguma.db.errors import AlreadyExists, InUse, NotFound, Stale
 from koguma.db.models import AllocationRow, BootRow, FlavorRow, NodeRow, StepRow, WorkRow
 from koguma.db.rows import boot_of, node_columns, node_of, operation_columns, operation_of, step_of, with_all
@@ -25,8 +25,10 @@ from koguma.lifecycle.asked import HELD
 from koguma.lifecycle.errors import VerbRefused
 from koguma.lifecycle.executor import NO_ORDER, begin
 from koguma.lifecycle.flows import BY_STEPS, DELETABLE, FLOWS, move_for, power_flow_for
+from koguma.model import layout as layouts
 from koguma.model import names
 from koguma.model.boot_record import BootRecord
+from koguma.model.layout import Access, Layout
 from koguma.model.node import Node
 from koguma.model.operation import Order, StepRecord
 from koguma.model.states import PowerAction, ProvisionState, StatusCode, Verb
@@ -92,7 +94,7 @@ def patch(reference: str, values: Mapping[str, Any], version: int | None = None)
     `version` is not the node's.
     """
     with transaction.atomic():
-        if "flavor" in values:
+        if values.keys() & {"flavor", "networks"}:
             vlan_addresses.take_turn()
         row = _locked(reference, version)
         for field, value in values.items():
@@ -102,7 +104,7 @@ def patch(reference: str, values: Mapping[str, Any], version: int | None = None)
                 row.save()
         except IntegrityError:
             raise AlreadyExists(f"a node name belongs to one node, {row.name!r} is another's") from None
-        if "flavor" in values:
+        if values.keys() & {"flavor", "networks"}:
             vlan_addresses.settle(NodeRow.objects.filter(pk=row.pk))
         wake(row.pk, str(row.uuid))
     return find(str(row.uuid))
@@ -275,7 +277,18 @@ def _set_label(row: NodeRow, value: str | None) -> None:
     row.label = names.boot_label(value) if value else None
 
 
+def _set_networks(row: NodeRow, value: list[str]) -> None:
+    """Attach networks in place of the flavor's. Raises InvalidValue."""
+    known = {network.name: network for network in catalog.all_networks()}
+    place = f"(node {row.name})"
+    layouts.check(
+        Layout(networks=tuple(Access(name, f"eth{number}") for number, name in enumerate(value))), known, place
+    )
+    row.vifs = [{"id": name} for name in value]
+
+
 _PATCHES = {
+    "networks": _set_networks,
     "name": _set_name,
     "flavor": _set_flavor,
     "label": _set_label,

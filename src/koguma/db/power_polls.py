@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import random
 from datetime import timedelta
@@ -12,9 +13,14 @@ from procrastinate.contrib.django import app
 
 from koguma.contracts.errors import PowerError
 from koguma.contracts.power import OpenPower
+from koguma.db import catalog, nodes
 from koguma.db.lifecycle_store import access_of
 from koguma.db.models import NodeRow, WorkRow
+from koguma.lifecycle import cabling
+from koguma.lifecycle.errors import VerbRefused
 from koguma.model.hardware import FAKE_HARDWARE
+from koguma.model.layout import is_switched, layout_for
+from koguma.model.states import PowerAction, PowerState, ProvisionState
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +62,24 @@ def poll(uuid: str, open_power: OpenPower) -> None:
         log.warning("the power state could not be read", extra={"node": row.name, "error": str(error)})
         return
     # An operation that began meanwhile knows better; so does a change that was noted after the question.
-    NodeRow.objects.filter(pk=row.pk, work__operation_id=None, updated_at__lte=asked_at).exclude(
-        power_state=state.value
-    ).update(power_state=state.value)
+    changed = (
+        NodeRow.objects.filter(pk=row.pk, work__operation_id=None, updated_at__lte=asked_at)
+        .exclude(power_state=state.value)
+        .update(power_state=state.value)
+    )
+    if changed and state is PowerState.OFF and row.power_state == PowerState.ON.value:
+        _bring_back(str(row.uuid))
+
+
+def _bring_back(uuid: str) -> None:
+    """A machine that was handed over to its networks powers itself off where it should reboot, because it cannot boot
+    from them (`node/stage2/systemd/system-shutdown`). It is powered on again, by way of the provisioning network.
+    """
+    node = nodes.find(uuid)
+    flavor = catalog.flavor(node.flavor) if node.flavor else None
+    if node.provision_state is not ProvisionState.ACTIVE or node.maintenance or flavor is None:
+        return
+    if is_switched(node) and cabling.must_move(layout_for(node, flavor.layout)):
+        log.warning("a machine powered itself off and is brought back", extra={"node": node.name})
+        with contextlib.suppress(VerbRefused):
+            nodes.request_power(uuid, PowerAction.ON)

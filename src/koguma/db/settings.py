@@ -75,4 +75,5 @@ KOGUMA_API_USERS = _environ.get("KOGUMA_API_USERS", "")
 KOGUMA_KEYSTONE = _environ.get("KOGUMA_KEYSTONE", "")
 KOGUMA_BOOT_ATTEMPTS = int(_environ.get("KOGUMA_BOOT_ATTEMPTS", "3"))
 KOGUMA_POWER_DRIVERS = "koguma.drivers.power.open_power"
+KOGUMA_SWITCH_DRIVERS = "koguma.drivers.switch.open_switch"
 """Finds the power driver of a BMC."""

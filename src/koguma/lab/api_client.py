@@ -42,8 +42,11 @@ class ApiClient:
     def flavors(self) -> list[dict[str, Any]]:
         return self._list("flavors")
 
+    def switches(self) -> list[dict[str, Any]]:
+        return self._list("switches")
+
     def create(self, noun: str, values: dict[str, Any]) -> None:
-        """`noun` is `networks` or `flavors`."""
+        """`noun` is `networks`, `switches` or `flavors`."""
         self._call("POST", noun, values)
 
     def change_node(self, reference: str, values: dict[str, Any]) -> None:

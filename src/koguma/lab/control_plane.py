@@ -89,11 +89,13 @@ class ControlPlane:
         return self._processes.running(NAME) is not None
 
     def ensure_site(self) -> None:
-        """Ensure that the lab's networks and its flavor exist. What exists is left as the operator made it."""
+        """Ensure that the lab's networks, switch and flavor exist. What exists is left as the operator made it."""
         networks = {item.get("name") for item in self.api.networks()}
         for network in networks_of(self._plan):
             if network["name"] not in networks:
                 self.api.create("networks", network)
+        if self._plan.switch_name not in {item.get("name") for item in self.api.switches()}:
+            self.api.create("switches", switch_of(self._plan))
         if FLAVOR["name"] not in {item.get("name") for item in self.api.flavors()}:
             self.api.create("flavors", FLAVOR)
 
@@ -188,6 +190,11 @@ def networks_of(plan: Plan) -> list[dict[str, Any]]:
         {"name": "bmc", "purpose": "bmc", "vlan": Vlan.BMC.value, "subnet": str(plan.bmc)},
         {"name": "tenant", "purpose": "tenant", "vlan": Vlan.TENANT.value, "subnet": str(plan.tenant)},
     ]
+
+
+def switch_of(plan: Plan) -> dict[str, Any]:
+    """The lab's switch as the API takes it; its name is what LLDP calls it."""
+    return {"name": plan.switch_name, "driver": "ovs", "address": f"unix:{plan.run_dir}/ovsdb.sock"}
 
 
 def recipe() -> Path:

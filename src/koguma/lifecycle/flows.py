@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from koguma.lifecycle import inspection, rescue, steps
+from koguma.lifecycle import inspection, ports, rescue, steps
 from koguma.lifecycle.asked import States, asked_steps_are_done
 from koguma.lifecycle.errors import NodeBusy, NodeProtected, VerbRefused
 from koguma.lifecycle.fakes import fake_work_is_done
@@ -67,17 +67,35 @@ _DEPLOYMENT = (
     steps.node_is_bootable(S.DEPLOYING),
     steps.addresses_are_given(S.DEPLOYING),
     steps.machine_is_off(S.DEPLOYING),
+    ports.ports_are_in_provisioning(S.DEPLOYING),
     steps.machine_is_on(S.DEPLOYING),
     steps.machine_has_installed(S.WAIT_CALL_BACK),
     fake_work_is_done("deploy", "deploy", S.DEPLOYING, S.WAIT_CALL_BACK),
+    ports.ports_are_in_their_networks(S.DEPLOYING),
     steps.node_is_handed_over(S.DEPLOYING),
 )
+
+_POWERED_ON = (
+    ports.machine_in_use_boots_from_provisioning(),
+    steps.machine_is_on(None),
+    ports.machine_in_use_has_booted(),
+    ports.machine_in_use_is_in_its_networks(),
+)
+"""A machine that is handed over to a network cannot boot from it: it comes back for the boot, and returns."""
 
 FLOWS: Mapping[str, Flow] = {
     flow.name: flow
     for flow in (
         Flow("verify", (steps.bmc_answers(S.VERIFYING),), S.MANAGEABLE),
-        Flow("clean", (steps.machine_is_off(S.CLEANING), steps.last_use_is_forgotten(S.CLEANING)), S.AVAILABLE),
+        Flow(
+            "clean",
+            (
+                steps.machine_is_off(S.CLEANING),
+                ports.ports_are_in_provisioning(S.CLEANING),
+                steps.last_use_is_forgotten(S.CLEANING),
+            ),
+            S.AVAILABLE,
+        ),
         Flow(
             "clean by steps",
             (asked_steps_are_done(States(S.CLEANING, S.CLEAN_WAIT, S.CLEAN_HOLD), "clean"),),
@@ -90,6 +108,7 @@ FLOWS: Mapping[str, Flow] = {
                 inspection.boot_port_has_an_address(S.INSPECTING),
                 fake_work_is_done("inspect", "inspect", S.INSPECTING, S.INSPECT_WAIT),
                 steps.machine_is_off(S.INSPECTING),
+                ports.ports_are_in_provisioning(S.INSPECTING),
                 steps.machine_is_on(S.INSPECTING),
                 inspection.machine_has_registered(S.INSPECT_WAIT),
                 inspection.inspection_has_ended(S.INSPECTING),
@@ -109,6 +128,8 @@ FLOWS: Mapping[str, Flow] = {
                 fake_work_is_done("clean", "deploy", S.DELETING),
                 steps.os_is_shut_down(S.DELETING),
                 steps.machine_is_off(S.DELETING),
+                ports.ports_are_in_provisioning(S.DELETING),
+                ports.attachments_are_taken_back(S.CLEANING),
                 steps.last_use_is_forgotten(S.CLEANING),
             ),
             S.AVAILABLE,
@@ -123,6 +144,7 @@ FLOWS: Mapping[str, Flow] = {
             (
                 fake_work_is_done("rescue", "rescue", S.RESCUING, S.RESCUE_WAIT),
                 steps.machine_is_off(S.RESCUING),
+                ports.ports_are_in_provisioning(S.RESCUING),
                 steps.machine_is_on(S.RESCUING),
                 rescue.rescue_shell_is_up(S.RESCUE_WAIT),
             ),
@@ -134,24 +156,24 @@ FLOWS: Mapping[str, Flow] = {
                 fake_work_is_done("rescue", "rescue", S.UNRESCUING),
                 rescue.rescue_password_is_forgotten(S.UNRESCUING),
                 steps.machine_is_off(S.UNRESCUING),
+                ports.ports_are_in_provisioning(S.UNRESCUING),
                 steps.machine_is_on(S.UNRESCUING),
                 steps.machine_has_installed(S.UNRESCUING),
+                ports.ports_are_in_their_networks(S.UNRESCUING),
             ),
             S.ACTIVE,
         ),
-        Flow(PowerAction.ON.value, (steps.machine_is_on(None),), target_power=PowerState.ON),
+        Flow(PowerAction.ON.value, _POWERED_ON, target_power=PowerState.ON),
         Flow(PowerAction.OFF.value, (steps.machine_is_off(None),), target_power=PowerState.OFF),
         Flow(
             PowerAction.SOFT_OFF.value,
             (steps.os_is_shut_down(None), steps.machine_is_off(None)),
             target_power=PowerState.OFF,
         ),
-        Flow(
-            PowerAction.CYCLE.value, (steps.machine_is_off(None), steps.machine_is_on(None)), target_power=PowerState.ON
-        ),
+        Flow(PowerAction.CYCLE.value, (steps.machine_is_off(None), *_POWERED_ON), target_power=PowerState.ON),
         Flow(
             PowerAction.REBOOT.value,
-            (steps.os_is_shut_down(None), steps.machine_is_off(None), steps.machine_is_on(None)),
+            (steps.os_is_shut_down(None), steps.machine_is_off(None), *_POWERED_ON),
             target_power=PowerState.ON,
         ),
     )

@@ -19,6 +19,10 @@ class Policy:
     """One conversation with a BMC."""
     power_step_timeout_s: float = 300.0
     """Until a step that sets power has failed, its repetitions included."""
+    switch_call_timeout_s: float = 20.0
+    """One conversation with a switch."""
+    switch_step_timeout_s: float = 300.0
+    """Until a step that sets switch ports has failed, its repetitions included."""
     retries_max: int = 8
     retry_delay_s: float = 5.0
     """Doubles from try to try, up to a minute."""

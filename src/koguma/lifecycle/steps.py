@@ -21,6 +21,7 @@ from koguma.lifecycle.policy import Policy
 from koguma.model.boot_record import BootRecord, Outcome
 from koguma.model.flavor import Flavor
 from koguma.model.hardware import FAKE
+from koguma.model.layout import is_switched
 from koguma.model.node import Node
 from koguma.model.states import PowerState, ProvisionState, StatusCode
 
@@ -148,7 +149,7 @@ def addresses_are_given(state: ProvisionState) -> Step:
         context.claim.ensure_addresses()
         return Done()
 
-    return Step("its addresses are given", state, run, applies=is_diskless)
+    return Step("its addresses are given", state, run, applies=lambda node: is_diskless(node) or is_switched(node))
 
 
 def os_is_shut_down(state: ProvisionState | None) -> Step:

@@ -165,14 +165,14 @@ def reason_not_fitting(layout: Layout, node: Node) -> str | None:
             return f"network {vlan.network} must not be on {vlan.interface}, a NIC of the node has an address of it"
         if vlan.network not in given:
             return f"the VLAN on {vlan.interface} needs an address of network {vlan.network}, none was given"
-    for access in layout.networks:
-        if access.network not in given:
-            return f"{access.interface} needs an address of network {access.network}, none was given"
     if layout.networks and not is_switched(node):
         return (
             f"it is to be handed over to network {layout.networks[0].network}, and its network interface"
             f" {node.interface('network')!r} leaves switches alone"
         )
+    for access in layout.networks:
+        if access.network not in given:
+            return f"{access.interface} needs an address of network {access.network}, none was given"
     return None
 
 

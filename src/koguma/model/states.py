@@ -103,6 +103,7 @@ class StatusCode(StrEnum):
     WAITING_FOR_RESCUE = "WAITING_FOR_RESCUE"  # booting into rescue; its shell is not on the network yet
     WAITING_FOR_REGISTRATION = "WAITING_FOR_REGISTRATION"  # being inspected; the machine tells about itself
     WAITING_FOR_MACHINE = "WAITING_FOR_MACHINE"  # the machine is busy with what it was asked for
+    WAITING_FOR_SWITCH_PORT = "WAITING_FOR_SWITCH_PORT"  # its switch is busy or does not answer; asked again
     HELD = "HELD"  # a step asked to wait here until somebody lets the node go on
     WAITING_FOR_RETRY = "WAITING_FOR_RETRY"  # a step failed with an error that may pass
     NO_BMC = "NO_BMC"  # no BMC is on record, so its power cannot be controlled
@@ -111,6 +112,8 @@ class StatusCode(StrEnum):
     POWER_OFF_TIMED_OUT = "POWER_OFF_TIMED_OUT"  # still on at the deadline
     POWER_ON_TIMED_OUT = "POWER_ON_TIMED_OUT"  # still off at the deadline
     BOOT_TIMED_OUT = "BOOT_TIMED_OUT"  # powered on as often as allowed, never installed
+    SWITCH_PORT_TIMED_OUT = "SWITCH_PORT_TIMED_OUT"  # the switch did not put its ports there in the time allowed
+    SWITCH_REFUSED = "SWITCH_REFUSED"  # its ports cannot be put there: the switch, or the records, say no
     NOT_BOOTABLE = "NOT_BOOTABLE"  # flavor, label or address is missing
     STEP_TIMED_OUT = "STEP_TIMED_OUT"  # a step took longer than it may
     REFUSED_BY_RULE = "REFUSED_BY_RULE"  # an inspection rule does not let the machine pass

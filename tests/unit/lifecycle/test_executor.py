@@ -344,11 +344,14 @@ def test_history_tells_every_step_with_its_end(site: Site) -> None:
     assert [(step.flow, step.step, step.outcome) for step in steps] == [
         ("verify", "the BMC answers with the power state", "done"),
         ("clean", "the machine is off", "done"),
+        ("clean", "its ports are in the provisioning network", "done"),
         ("clean", "nothing of the last use is left", "done"),
         ("deploy", "the node is bootable", "done"),
         ("deploy", "its addresses are given", "done"),
         ("deploy", "the machine is off", "done"),
+        ("deploy", "its ports are in the provisioning network", "done"),
         ("deploy", "the machine is on", "done"),
         ("deploy", "the machine has installed", "done"),
+        ("deploy", "its ports are in the networks of its use", "done"),
         ("deploy", "the node is handed over", "done"),
     ]

@@ -14,8 +14,8 @@ from koguma.api.ironic.inventories import of_registration
 from koguma.api.ironic.nodes import node_row
 from koguma.api.ironic.workers import hosts
 from koguma.db.documents import Row
-from koguma.db.models import NodeRow, StepRow
-from koguma.model.hardware import FAKE, KINDS, effective_interface, hardware_type
+from koguma.db.models import NetworkRow, NodeRow, StepRow
+from koguma.model.hardware import FAKE, KINDS, SWITCHED, effective_interface, hardware_type
 
 TRAITS_MAX = 50
 
@@ -94,8 +94,11 @@ def attach_vif(request: Request, reference: str) -> Response:
     if {"port_uuid", "portgroup_uuid"} <= body.keys():
         bad("Cannot specify both port_uuid and portgroup_uuid at the same time")
     row = node_row(reference, "bmc_driver", "interfaces")
-    if effective_interface(row["bmc_driver"], "network", row["interfaces"]) == "noop":
+    kind = effective_interface(row["bmc_driver"], "network", row["interfaces"])
+    if kind == "noop":
         return NO_CONTENT
+    if kind == SWITCHED and not NetworkRow.objects.filter(name=vif).exclude(vlan=0).exclude(purpose="provisioning"):
+        bad(f"VIF {vif[:80]} must be a network of Koguma with a VLAN that nodes can be handed over to")
 
     def edit(before: list[dict[str, Any]]) -> list[dict[str, Any]]:
         if any(item["id"] == vif for item in before):

@@ -9,7 +9,7 @@ NORMAL_FORM = "host(address::inet) = address AND family(address::inet) = family"
 
 
 class Migration(migrations.Migration):
-    dependencies = [("koguma", "0005_rescue")]
+    dependencies = [("koguma", "0006_inspection")]
 
     operations = [
         migrations.AddField("flavorrow", "networks", models.JSONField(default=list)),
