@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 RETRY_S = 5
 STAGE1_ARGS = "quiet cryptomgr.notests"
-"""Of the 6 s that its kernel takes to start under emulation, the self-tests of ciphers that stage 1 never uses take 1."""
+"""Its kernel takes 6 s to start under emulation, 1 of them for self-tests of ciphers that stage 1 never uses."""
 MENU_PROMPT_MS = 300
 """How long the console waits for the key of the menu; part of every boot, so short."""
 

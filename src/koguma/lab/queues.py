@@ -13,6 +13,7 @@ import ctypes
 import os
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 QUEUE_BYTES = 8 * 1024 * 1024
 PIDFD_GETFD = 438
@@ -44,10 +45,10 @@ def _packet_sockets(pid: int) -> Iterator[socket.socket]:
 
 
 def _sockets(pid: int) -> Iterator[int]:
-    for name in os.listdir(f"/proc/{pid}/fd"):
+    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
         with contextlib.suppress(OSError):
-            if os.readlink(f"/proc/{pid}/fd/{name}").startswith("socket:"):
-                yield int(name)
+            if str(descriptor.readlink()).startswith("socket:"):
+                yield int(descriptor.name)
 
 
 _libc = ctypes.CDLL(None, use_errno=True)
