@@ -387,7 +387,9 @@ def ssh(
     """Log in to a node with the operator's key, or run a command there; its exit status is this one's."""
     from koguma.cli.ssh import run
 
-    sys.exit(run(Client(api).get("nodes", name), user, command or []))
+    words = command or []
+    # The dashes end this program's words; after the first of them, the parser takes what follows as it stands.
+    sys.exit(run(Client(api).get("nodes", name), user, words[1:] if words[:1] == ["--"] else words))
 
 
 def _provision(

@@ -1,7 +1,8 @@
-"""Runs ssh to a node: with the operator's key, the host keys that Koguma made, in the worker's network namespace."""
+"""Runs ssh to a node: with the operator's key, the host keys that Koguma made, in the network namespace of nodes."""
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import tempfile
 from pathlib import Path
@@ -14,7 +15,10 @@ CONNECT_TIMEOUT_S = 10
 
 
 def run(node: dict[str, Any], user: str, command: list[str]) -> int:
-    """ssh's exit status. Raises UsageFault when the node has no address or the key is missing."""
+    """ssh's exit status. One word is a shell command as it stands; several are one program with its arguments.
+
+    Raises UsageFault when the node has no address or the key is missing.
+    """
     if not node["addresses"]:
         raise UsageFault(f"a node needs an address to be logged in to, it has none (node {node['name']})")
     config = configuration.load()
@@ -24,7 +28,9 @@ def run(node: dict[str, Any], user: str, command: list[str]) -> int:
     with tempfile.TemporaryDirectory(prefix="koguma-ssh-") as directory:
         known = Path(directory) / "known_hosts"
         known.write_text("".join(f"{node['name']} {line}\n" for line in node["ssh_host_public_keys"]), encoding="utf-8")
-        enter = ["ip", "netns", "exec", config.worker.namespace] if config.worker.namespace else []
+        namespace = _namespace(config)
+        enter = ["ip", "netns", "exec", namespace] if namespace else []
+        remote = [command[0]] if len(command) == 1 else [shlex.join(command)] if command else []
         options = {
             "IdentitiesOnly": "yes",
             "UserKnownHostsFile": str(known),
@@ -38,6 +44,18 @@ def run(node: dict[str, Any], user: str, command: list[str]) -> int:
         words = [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
         target = f"{user}@{node['addresses'][0]}"
         return subprocess.run(
-            [*enter, "ssh", "-F", "none", "-i", str(key), *words, target, *(["--", *command] if command else [])],
+            [*enter, "ssh", "-F", "none", "-i", str(key), *words, target, *(["--", *remote] if remote else [])],
             check=False,
         ).returncode
+
+
+def _namespace(config: configuration.Config) -> str | None:
+    """Where nodes answer: the worker's network namespace. A lab gives its worker one that no configuration names."""
+    lab = config.state_dir / "lab"
+    if config.worker.namespace or not (lab / "lab.json").exists():
+        return config.worker.namespace
+    from koguma.lab import netns  # noqa: PLC0415 - sites without a lab need none of it
+    from koguma.lab.lab import plan_of  # noqa: PLC0415
+
+    controller = plan_of(config.lab.name, lab, 0).controller_namespace
+    return controller if netns.exists(controller) else None
