@@ -14,11 +14,11 @@ import pytest
 
 from .conftest import Site
 
-pytestmark = [pytest.mark.boot, pytest.mark.root, pytest.mark.slow, pytest.mark.long]
+pytestmark = [pytest.mark.boot, pytest.mark.root, pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(3600)]
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 COMMITS, PLANTED = 64, 23
 TRIALS_MAX = 6
-MADE = ("minimal", "with-nginx", "with-vim", "history", "broken")
+MADE = ("with-nginx", "with-vim", "history", "broken")
 
 
 @pytest.fixture
@@ -48,7 +48,18 @@ def _boot_once(site: Site, label: str) -> str:
     return name
 
 
-@pytest.mark.usefixtures("repository")
+@pytest.fixture
+def plain(site: Site) -> Iterator[str]:
+    """The first node in a flavor without templates: those of compute nodes are for images that have them."""
+    name = str(site.nodes()[0]["name"])
+    if "plain" not in {flavor["name"] for flavor in site.json("flavor", "list")}:
+        site.koguma("flavor", "create", "plain", "--label", "compute", "--root-method", "ram")
+    site.koguma("node", "set-flavor", name, "plain")
+    yield name
+    site.koguma("node", "set-flavor", name, "compute")
+
+
+@pytest.mark.usefixtures("plain")
 def test_trixie_built_from_a_recipe_boots_into_memory(site: Site) -> None:
     site.koguma("image", "build", str(RECIPES / "minimal.toml"), "-b", "minimal")
 
@@ -60,7 +71,7 @@ def test_trixie_built_from_a_recipe_boots_into_memory(site: Site) -> None:
     assert site.ssh(name, "hostname").stdout.strip() == name
     assert site.ssh(name, "systemctl list-units --failed --no-legend --plain").stdout == ""
     difference = site.koguma("image", "diff", "compute", "minimal").stdout
-    assert re.search(r"^ +libc6 .*2\.36.*2\.41", difference, re.M), difference[:4000]
+    assert re.search(r"^upgraded +libc6:amd64 2\.36\S* -> 2\.41", difference, re.M), difference[:4000]
 
 
 def _kernel_of(site: Site, label: str) -> str:
@@ -109,7 +120,6 @@ def _grow(site: Site, repository: Path, tree: Path) -> dict[int, str]:
     return ids
 
 
-@pytest.mark.timeout(3600)
 def test_bisect_finds_the_bad_commit_among_64_in_six_boots(site: Site, repository: Path, tmp_path: Path) -> None:
     node = str(site.nodes()[0]["name"])
     try:
