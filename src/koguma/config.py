@@ -105,6 +105,8 @@ class Keystone(Section):
     service_project_name: str = "service"
     """Members of this project with the role `service`, such as Nova, are trusted with the whole system."""
     region_name: str = ""
+    interface: str = "internal"
+    """The kind of Keystone's endpoint that is asked: internal, public or admin."""
     cafile: str = ""
     """The authority that signed Keystone's certificate. Empty: a public one."""
     memcached_servers: list[str] = []

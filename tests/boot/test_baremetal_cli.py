@@ -14,12 +14,13 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import paramiko
 import pytest
 
+from koguma import config as configuration
 from koguma.cli.lab import lab_of
-from koguma.config import Config
 from koguma.lab import netns
 from koguma.lab.command import run
 from koguma.lab.lab import Lab
@@ -71,7 +72,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         pytest.skip("the lab needs root")
     kept = os.environ.get("KOGUMA_TEST_BAREMETAL_SITE")
     site = Site(Path(kept or f"/var/tmp/koguma-test-cli-{os.getpid()}"), api=API, lab=LAB)
-    yield site
+    # The lab's Koguma reads its settings where everybody's does.
+    with mock.patch.dict(os.environ, site.environ):
+        yield site
     site.koguma("lab", "down", check=False)
     site.close()
     if not kept:
@@ -81,8 +84,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 @pytest.fixture(scope="module")
 def lab(site: Site) -> Lab:
     """Koguma, its images, and two machines that are off and that it has never heard of."""
-    lab_with(site, 1, BmcKind.IPMI)
-    lab = lab_with(site, 2, BmcKind.REDFISH)
+    lab_with(1, BmcKind.IPMI)
+    lab = lab_with(2, BmcKind.REDFISH)
     lab.koguma_up()
     for command in lab.control_plane.missing_images():
         lab.control_plane.build(command)
@@ -90,10 +93,9 @@ def lab(site: Site) -> Lab:
     return lab
 
 
-def lab_with(site: Site, nodes: int, bmc: BmcKind) -> Lab:
+def lab_with(nodes: int, bmc: BmcKind) -> Lab:
     """The site's lab with so many machines, the new ones with this BMC."""
-    values = {"state_dir": site.state, "api": {"listen": API}, "lab": {"name": LAB}}
-    lab = lab_of(Config.model_validate(values), None, nodes, hardware=Hardware(bmc=bmc))
+    lab = lab_of(configuration.load(None), None, nodes, hardware=Hardware(bmc=bmc))
     lab.network_up()
     return lab
 

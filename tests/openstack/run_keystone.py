@@ -82,7 +82,7 @@ def keystone(work: Path, python: Path) -> Iterator[str]:
         ["db_sync"],
         ["fernet_setup", *me],
         ["credential_setup", *me],
-        ["bootstrap", "--bootstrap-password", PASSWORD, "--bootstrap-public-url", f"http://{address}/v3"],
+        ["bootstrap", "--bootstrap-password", PASSWORD, "--bootstrap-internal-url", f"http://{address}/v3"],
     ):
         subprocess.run([*manage, *words], check=True, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     with (state / "log").open("wb") as log:

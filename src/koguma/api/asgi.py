@@ -1,4 +1,4 @@
-"""The ASGI application: everything the server answers. `/` and `/v1` are Ironic's API; everything else is Django's.
+"""The ASGI application: everything the server answers. `/api` and `/boot` are Django's, everything else Ironic's API.
 
 Who may ask is the same for both APIs; a boot service has its own secret, and the Unix socket is its owner's.
 """
@@ -18,11 +18,13 @@ from koguma.api.ironic.app import answer, refusal  # noqa: E402 - tables need Dj
 from koguma.api.ironic.app import application as _ironic  # noqa: E402
 
 HEALTH = "/api/v1/health"
+OTHERS = ("/api/", "/boot/")
+"""Django's paths."""
 
 
 async def application(scope: Any, receive: Any, send: Any) -> None:
     path = scope.get("path", "")
-    if scope["type"] == "http" and (path in ("", "/", "/v1") or path.startswith("/v1/")):
+    if scope["type"] == "http" and not path.startswith(OTHERS):
         await _ironic(scope, receive, send)
         return
     guarded = path.startswith("/api/") and path != HEALTH and scope.get("client") is not None

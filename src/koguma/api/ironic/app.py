@@ -25,6 +25,7 @@ from koguma.api.ironic.auth import challenge, check_access
 from koguma.api.ironic.http import Refused, Request, Response, error_body
 from koguma.api.ironic.policy import may_operate
 from koguma.api.ironic.routes import dispatch, is_public
+from koguma.db.errors import InUse
 from koguma.errors import KogumaError
 from koguma.model.errors import InvalidValue
 
@@ -106,6 +107,8 @@ def _answered(request: Request, headers: dict[str, str]) -> Response:
     headers["OpenStack-API-Version"] = f"baremetal 1.{request.minor}"
     if not parts:
         return Response(document=versions.root(request))
+    if parts[0] != "v1":
+        raise Refused(404, "The resource could not be found.")
     if not is_public(parts[1:]):
         check_access(request)
     return dispatch(request, parts[1:])
@@ -115,7 +118,7 @@ def _failed(request: Request, error: Exception) -> Response:
     if isinstance(error, Refused):
         more = challenge() if error.status == 401 else {}
         return Response(error.status, error_body(str(error)), more)
-    if isinstance(error, InvalidValue):
+    if isinstance(error, InvalidValue | InUse):
         return _refused(400, str(error))
     if isinstance(error, KogumaError):
         return _refused(status_of(error), str(error))

@@ -9,7 +9,7 @@ from uuid import NAMESPACE_URL, UUID, uuid5
 from django.db import transaction
 
 from koguma.api.ironic import checks
-from koguma.api.ironic.http import NO_CONTENT, Request, Response, bad, conflict, links, missing, truth
+from koguma.api.ironic.http import NO_CONTENT, Request, Response, bad, conflict, links, missing, not_acceptable, truth
 from koguma.api.ironic.inventories import of_registration
 from koguma.api.ironic.nodes import node_row
 from koguma.api.ironic.workers import hosts
@@ -18,6 +18,7 @@ from koguma.db.models import NetworkRow, NodeRow, StepRow
 from koguma.model.hardware import FAKE, KINDS, SWITCHED, effective_interface, hardware_type
 
 TRAITS_MAX = 50
+TRAITS_SINCE = 37
 
 
 def change(reference: str, column: str, edit: Callable[[Any], Any]) -> None:
@@ -30,20 +31,28 @@ def change(reference: str, column: str, edit: Callable[[Any], Any]) -> None:
 
 
 def show_traits(request: Request, reference: str) -> Response:
-    request.at_least(37)
+    _traits_since(request)
     return Response(document={"traits": node_row(reference, "traits")["traits"]})
 
 
 def put_traits(request: Request, reference: str) -> Response:
-    request.at_least(37)
-    traits = list(dict.fromkeys(checks.traits("traits", request.document().get("traits"))))
+    _traits_since(request)
+    body = request.document()
+    if set(body) != {"traits"} or body["traits"] is None:
+        bad(
+            "A single node trait may be added via PUT /v1/nodes/<node identifier>/traits/<trait> with no body,"
+            " or all node traits may be replaced via PUT /v1/nodes/<node identifier>/traits with the list of traits"
+        )
+    traits = list(dict.fromkeys(checks.traits("traits", body["traits"])))
     _check_count(traits)
     change(reference, "traits", lambda _: traits)
     return NO_CONTENT
 
 
 def put_trait(request: Request, reference: str, trait: str) -> Response:
-    request.at_least(37)
+    _traits_since(request)
+    if unknown := sorted(request.document()):
+        bad(f"one trait is put without a body, got {', '.join(unknown)[:80]}")
     checks.trait("trait", trait)
 
     def edit(before: list[str]) -> list[str]:
@@ -55,13 +64,13 @@ def put_trait(request: Request, reference: str, trait: str) -> Response:
 
 
 def delete_traits(request: Request, reference: str) -> Response:
-    request.at_least(37)
+    _traits_since(request)
     change(reference, "traits", lambda _: [])
     return NO_CONTENT
 
 
 def delete_trait(request: Request, reference: str, trait: str) -> Response:
-    request.at_least(37)
+    _traits_since(request)
 
     def edit(before: list[str]) -> list[str]:
         if trait not in before:
@@ -70,6 +79,11 @@ def delete_trait(request: Request, reference: str, trait: str) -> Response:
 
     change(reference, "traits", edit)
     return NO_CONTENT
+
+
+def _traits_since(request: Request) -> None:
+    if request.minor < TRAITS_SINCE:
+        not_acceptable()
 
 
 def _check_count(traits: list[str]) -> None:
@@ -139,6 +153,7 @@ def list_indicators(request: Request, reference: str) -> Response:
     found = [
         {
             "name": f"{name}@{component}",
+            "component": component,
             **about,
             "links": links(request, "nodes", f"{row['uuid']}/management/indicators/{name}@{component}"),
         }
@@ -192,7 +207,7 @@ def put_console(request: Request, reference: str) -> Response:
     return Response(202, None, {"Location": f"{request.url}/v1/nodes/{reference}/states/console"})
 
 
-def validate(request: Request, reference: str) -> Response:
+def validate(_request: Request, reference: str) -> Response:
     """Whether each interface has what it needs; an interface that does nothing has no result."""
     row = node_row(reference, "bmc_driver", "bmc_address", "driver_info", "interfaces")
     hardware = hardware_type(row["bmc_driver"])
@@ -200,8 +215,6 @@ def validate(request: Request, reference: str) -> Response:
     absent = [name for name in hardware.required if not told.get(name)]
     document: dict[str, dict[str, Any]] = {}
     for kind in KINDS:
-        if request.minor < {"storage": 33, "rescue": 38, "bios": 40, "firmware": 86}.get(kind, 1):
-            continue
         name = effective_interface(row["bmc_driver"], kind, row["interfaces"])
         if name == f"no-{kind}":
             document[kind] = {"result": False, "reason": f"not supported: the {kind} interface is {name}"}
@@ -272,10 +285,9 @@ def _event(request: Request, row: Row, uuid: str, step: StepRow, *, detail: bool
         "created_at": (step.finished_at or step.started_at).isoformat(),
         "severity": "ERROR" if failed else "INFO",
         "event": text if detail else text[:255],
-        "conductor": hosts().of(""),
     }
     if detail:
-        event |= {"event_type": "provisioning", "user": None}
+        event |= {"conductor": hosts().of(""), "event_type": "provisioning", "user": None}
         if request.minor >= 113:
             event["project"] = None
         if request.minor >= 115:

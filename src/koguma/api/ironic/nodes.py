@@ -10,13 +10,13 @@ from django.db.models import Q, QuerySet
 from koguma.api.ironic import checks, policy, workers
 from koguma.api.ironic.checks import boolean, boolean_or_null, mapping, text
 from koguma.api.ironic.fields import Field, Selection
-from koguma.api.ironic.http import Request, Response, bad, not_acceptable, truth
+from koguma.api.ironic.http import Request, Response, bad, missing, not_acceptable, truth
 from koguma.api.ironic.masks import masked, masked_instance
 from koguma.api.ironic.node_writing import GUARDED, interface_field_name, present, shown_driver_info, store
 from koguma.api.ironic.resource import Resource
 from koguma.db import documents
 from koguma.db.documents import Row
-from koguma.db.models import NodeRow
+from koguma.db.models import ChassisRow, NodeRow
 from koguma.model.hardware import KINDS, NO_BMC, effective_interface
 from koguma.model.states import PowerState, ProvisionState
 
@@ -181,6 +181,22 @@ def _driver(rows: QuerySet[Any], value: str) -> QuerySet[Any]:
     return rows.filter(bmc_driver="" if value == NO_BMC else value)
 
 
+FAULTS = ("power failure", "clean failure", "rescue abort failure", "service failure")
+
+
+def _fault(rows: QuerySet[Any], value: str) -> QuerySet[Any]:
+    if value not in FAULTS:
+        bad(f'Unrecognized fault "{value[:40]}" is specified, allowed faults are {FAULTS}')
+    return rows.filter(fault=value)
+
+
+def _chassis(rows: QuerySet[Any], value: str) -> QuerySet[Any]:
+    uuid = checks.uuid("chassis_uuid", value)
+    if not ChassisRow.objects.filter(uuid=uuid).exists():
+        missing(f"Chassis {uuid} could not be found.")
+    return rows.filter(chassis__uuid=uuid)
+
+
 def _sharded(rows: QuerySet[Any], value: str) -> QuerySet[Any]:
     return rows.filter(shard__isnull=not truth(value, "sharded"))
 
@@ -195,12 +211,12 @@ def _parent(rows: QuerySet[Any], value: str) -> QuerySet[Any]:
 
 FILTERS = {
     "associated": _associated,
-    "chassis_uuid": _equal("chassis__uuid", checks.uuid),
+    "chassis_uuid": _chassis,
     "conductor": lambda rows, value: rows.filter(conductor_group__in=workers.hosts().groups(value)),
     "conductor_group": lambda rows, value: rows.filter(conductor_group=value.lower()),
     "description_contains": lambda rows, value: rows.filter(description__icontains=value),
     "driver": _driver,
-    "fault": _equal("fault"),
+    "fault": _fault,
     "include_children": lambda rows, _: rows,
     "instance_name": _equal("instance_name"),
     "instance_uuid": _equal("instance_uuid", checks.uuid),

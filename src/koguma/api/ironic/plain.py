@@ -60,9 +60,8 @@ def of_node(rows: QuerySet[Any], reference: str) -> QuerySet[Any]:
 
 def off_only(title: str) -> Callable[[Row, str], None]:
     def guard(row: Row, verb: str) -> None:
-        if row["node__power_state"] != PowerState.OFF.value:
-            state = row["node__power_state"]
-            bad(f"{title} can only be {verb}d while its node is powered off, it is {state!r}")
+        if row["node__power_state"] == PowerState.ON.value:
+            bad(f"{title} can only be {verb}d while its node is powered off, it is on")
 
     return guard
 
@@ -181,6 +180,23 @@ def _operations(known: Mapping[str, Operator] | Mapping[str, Action], *, empty: 
     return check
 
 
+PRIORITY_MAX = 9999
+"""Higher ones, and those below zero, are left to the rules of the site's file."""
+
+
+def _priority(name: str, value: Any) -> int:
+    number = integer(name, value)
+    if number is None or not 0 <= number <= PRIORITY_MAX:
+        bad(f"{name} must be between 0 and {PRIORITY_MAX}, got {number}")
+    return int(number)
+
+
+def _stays_sensitive(values: Row, row: Row | None, _: Request) -> Row:
+    if row is not None and row["sensitive"] and values.get("sensitive") is False:
+        bad("A sensitive inspection rule stays sensitive: what it hides would be shown")
+    return values
+
+
 def _shown_operation(item: dict[str, Any]) -> dict[str, Any]:
     shown = {"op": item["op"], "args": item.get("args", [])}
     if item.get("loop"):
@@ -212,12 +228,13 @@ INSPECTION_RULES = Resource(
         Field("conditions", _operations(OPERATORS, empty=True), sorts=False, shown=_shown_operations),
         Field("description", text(255)),
         Field("phase", checks.one_of("preprocess", "main")),
-        Field("priority", integer),
+        Field("priority", _priority),
         Field("sensitive", boolean),
     ),
     brief=("uuid", "priority", "phase", "description"),
     required=("actions",),
     extra_columns=("sensitive",),
+    store=_stays_sensitive,
     finish=_hide_sensitive,
 )
 

@@ -94,7 +94,9 @@ PUBLIC = frozenset({"", "lookup", "heartbeat/{}", "continue_inspection"})
 
 _NODE_READS = (
     "ports",
+    "ports/detail",
     "portgroups",
+    "portgroups/detail",
     "traits",
     "vifs",
     "states",
@@ -138,6 +140,7 @@ RULES: Mapping[tuple[str, str], Rule] = {
     ("POST", "nodes/{}/vmedia"): system_or_project_member,
     ("DELETE", "nodes/{}/vmedia"): system_or_project_member,
     ("DELETE", "nodes/{}/allocation"): system_or_project_member,
+    ("GET", "nodes/{}/volume"): system_or_project_reader,
     ("GET", "nodes/{}/volume/connectors"): system_or_project_reader,
     ("GET", "nodes/{}/volume/targets"): system_or_project_reader,
     **{("GET", f"{kind}{part}"): any_reader for kind in ("ports", "portgroups") for part in ("", "/detail")},
@@ -146,6 +149,7 @@ RULES: Mapping[tuple[str, str], Rule] = {
     **{("PATCH", f"{kind}/{{}}"): system_member_or_owner_admin for kind in ("ports", "portgroups")},
     **{("DELETE", f"{kind}/{{}}"): system_admin_or_owner_admin for kind in ("ports", "portgroups")},
     ("GET", "portgroups/{}/ports"): system_or_project_reader,
+    ("GET", "portgroups/{}/ports/detail"): system_or_project_reader,
     ("GET", "volume"): any_reader,
     **{("GET", f"volume/{kind}"): any_reader for kind in ("connectors", "targets")},
     **{("POST", f"volume/{kind}"): volume_maker for kind in ("connectors", "targets")},

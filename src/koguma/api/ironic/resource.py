@@ -276,9 +276,9 @@ def _limit(request: Request) -> int:
     text = request.query.get("limit")
     if text is None:
         return PAGE_MAX
-    if not text.isascii() or not text.isdigit():
-        bad(f"limit must be a number from 0, got {text[:20]!r}")
-    return min(int(text) or PAGE_MAX, PAGE_MAX)
+    if not text.isascii() or not text.isdigit() or int(text) == 0:
+        bad(f"Limit must be positive, got {text[:20]!r}")
+    return min(int(text), PAGE_MAX)
 
 
 def _descending(request: Request) -> bool:

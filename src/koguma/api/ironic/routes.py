@@ -8,6 +8,7 @@ from django.db.models import Count
 
 from koguma.api.ironic import (
     allocations,
+    checks,
     hardware,
     management,
     node_parts,
@@ -21,7 +22,7 @@ from koguma.api.ironic import (
     workers,
 )
 from koguma.api.ironic.allocations import ALLOCATIONS
-from koguma.api.ironic.http import NO_CONTENT, Refused, Request, Response, bad
+from koguma.api.ironic.http import NO_CONTENT, Refused, Request, Response, bad, links
 from koguma.api.ironic.nodes import NODES, list_nodes, node_row, shown_node
 from koguma.api.ironic.patching import patch_of, touched
 from koguma.api.ironic.plain import CHASSIS, PORTGROUPS
@@ -33,6 +34,9 @@ from koguma.db.models import NodeRow, PortgroupRow, PortRow, VolumeConnectorRow,
 from koguma.model.states import ProvisionState as S
 
 View = Callable[..., Response]
+
+NAMES_SINCE = 5
+"""Before this microversion a node is called by its UUID only."""
 
 DELETABLE = frozenset({S.ENROLL, S.MANAGEABLE, S.AVAILABLE, S.ADOPT_FAILED})
 
@@ -76,28 +80,29 @@ def _validate_node(request: Request) -> Response:
     return node_parts.validate(request, reference)
 
 
-def _ports_of_node(request: Request, reference: str) -> Response:
+def _ports_of_node(request: Request, reference: str, *, detail: bool = False) -> Response:
     row = node_row(reference)
-    return PORTS.listed(request, rows=PortRow.objects.filter(node=row["id"]), place=f"nodes/{reference}/ports")
+    rows = PortRow.objects.filter(node=row["id"])
+    return PORTS.listed(request, rows=rows, detail=detail, place=f"nodes/{reference}/ports")
 
 
-def _portgroups_of_node(request: Request, reference: str) -> Response:
+def _portgroups_of_node(request: Request, reference: str, *, detail: bool = False) -> Response:
     request.at_least(24)
     row = node_row(reference)
     rows = PortgroupRow.objects.filter(node=row["id"])
-    return PORTGROUPS.listed(request, rows=rows, place=f"nodes/{reference}/portgroups")
+    return PORTGROUPS.listed(request, rows=rows, detail=detail, place=f"nodes/{reference}/portgroups")
 
 
-def _ports_of_portgroup(request: Request, reference: str) -> Response:
+def _ports_of_portgroup(request: Request, reference: str, *, detail: bool = False) -> Response:
     request.at_least(24)
     group = PORTGROUPS.find(reference)
     rows = PortRow.objects.filter(portgroup=group["id"])
-    return PORTS.listed(request, rows=rows, place=f"portgroups/{reference}/ports")
+    return PORTS.listed(request, rows=rows, detail=detail, place=f"portgroups/{reference}/ports")
 
 
-def _nodes_of_chassis(request: Request, reference: str) -> Response:
+def _nodes_of_chassis(request: Request, reference: str, *, detail: bool = False) -> Response:
     rows = NodeRow.objects.filter(chassis=CHASSIS.find(reference)["id"])
-    return list_nodes(request, rows=rows, place=f"chassis/{reference}/nodes")
+    return list_nodes(request, rows=rows, detail=detail, place=f"chassis/{reference}/nodes")
 
 
 def _volume_root(request: Request) -> Response:
@@ -106,6 +111,14 @@ def _volume_root(request: Request) -> Response:
                    {"href": f"{request.url}/volume/{kind}/", "rel": "bookmark"}]
             for kind in ("connectors", "targets")}  # fmt: skip
     return Response(document={**link, "links": [{"href": f"{request.url}/v1/volume/", "rel": "self"}]})
+
+
+def _volume_of_node(request: Request, reference: str) -> Response:
+    request.at_least(32)
+    node_row(reference)
+    place = f"nodes/{reference}/volume"
+    link = {kind: links(request, place, f"{kind}/") for kind in ("connectors", "targets")}
+    return Response(document={**link, "links": links(request, place, "")})
 
 
 def _connectors_of_node(request: Request, reference: str) -> Response:
@@ -124,6 +137,9 @@ def _list_shards(request: Request) -> Response:
     return Response(document={"shards": [{"name": row["shard"], "count": row["count"]} for row in found]})
 
 
+EVENTS = frozenset(f"network.{verb}_port" for verb in ("bind", "unbind", "delete"))
+
+
 def _events(request: Request) -> Response:
     """External events are taken and checked; what happens to a node is seen by its own steps."""
     request.at_least(54)
@@ -131,8 +147,8 @@ def _events(request: Request) -> Response:
     if not isinstance(events, list) or not events:
         bad("events must be a list of at least one event")
     for event in events:
-        if not isinstance(event, dict) or not isinstance(event.get("event"), str):
-            bad("an event must be an object with event")
+        if not isinstance(event, dict) or event.get("event") not in EVENTS:
+            bad(f"an event must be an object whose event is one of {', '.join(sorted(EVENTS))}")
     return NO_CONTENT
 
 
@@ -149,6 +165,10 @@ def _crud(resource: Resource) -> list[tuple[str, str, View]]:
 
 def _detail(view: Callable[..., Response]) -> View:
     return lambda request: view(request, detail=True)
+
+
+def _detail_of(view: Callable[..., Response]) -> View:
+    return lambda request, reference: view(request, reference, detail=True)
 
 
 ROUTES: list[tuple[str, str, View]] = [
@@ -199,7 +219,10 @@ ROUTES: list[tuple[str, str, View]] = [
     ("GET", "nodes/{}/allocation", allocations.show_of_node),
     ("DELETE", "nodes/{}/allocation", allocations.delete_of_node),
     ("GET", "nodes/{}/ports", _ports_of_node),
+    ("GET", "nodes/{}/ports/detail", _detail_of(_ports_of_node)),
     ("GET", "nodes/{}/portgroups", _portgroups_of_node),
+    ("GET", "nodes/{}/portgroups/detail", _detail_of(_portgroups_of_node)),
+    ("GET", "nodes/{}/volume", _volume_of_node),
     ("GET", "nodes/{}/volume/connectors", _connectors_of_node),
     ("GET", "nodes/{}/volume/targets", _targets_of_node),
     ("GET", "nodes/{}/vendor_passthru/methods", node_parts.vendor_methods),
@@ -209,9 +232,11 @@ ROUTES: list[tuple[str, str, View]] = [
     ("GET", "portgroups/detail", _detail(PORTGROUPS.listed)),
     *_crud(PORTGROUPS),
     ("GET", "portgroups/{}/ports", _ports_of_portgroup),
+    ("GET", "portgroups/{}/ports/detail", _detail_of(_ports_of_portgroup)),
     ("GET", "chassis/detail", _detail(CHASSIS.listed)),
     *_crud(CHASSIS),
     ("GET", "chassis/{}/nodes", _nodes_of_chassis),
+    ("GET", "chassis/{}/nodes/detail", _detail_of(_nodes_of_chassis)),
     ("GET", "allocations", ALLOCATIONS.listed),
     ("POST", "allocations", allocations.create),
     ("GET", "allocations/{}", ALLOCATIONS.shown),
@@ -263,6 +288,8 @@ def dispatch(request: Request, parts: list[str]) -> Response:
         if all(wanted in ("{}", given) for wanted, given in zip(pattern, parts, strict=True)):
             if method == asked:
                 given_parts = [given for wanted, given in zip(pattern, parts, strict=True) if wanted == "{}"]
+                if pattern[:2] == ["nodes", "{}"] and request.minor < NAMES_SINCE and not checks.is_uuid(parts[1]):
+                    raise Refused(404, f"Node {parts[1][:80]} could not be found.")
                 enforce(request, "/".join(pattern), given_parts)
                 return view(request, *given_parts)
             methods.add(method)

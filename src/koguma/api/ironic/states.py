@@ -64,6 +64,8 @@ def show_states(request: Request, reference: str) -> Response:
 
 def put_power(request: Request, reference: str) -> Response:
     body = request.document()
+    if unknown := sorted(set(body) - {"target", "timeout"}):
+        bad(f"Unexpected arguments: {', '.join(unknown)}")
     target, timeout = body.get("target"), body.get("timeout")
     row = node_row(reference, "provision_state", "power_state", "disable_power_off")
     if request.minor < 27 and (target in ("soft power off", "soft rebooting") or timeout is not None):
@@ -102,7 +104,10 @@ def put_raid(request: Request, reference: str) -> Response:
     if request.minor < 12:
         not_acceptable()
     row = node_row(reference)
-    NodeRow.objects.filter(pk=row["id"]).update(target_raid_config=checks.mapping("target_raid_config", request.json()))
+    config = checks.mapping("target_raid_config", request.json())
+    if config and not (isinstance(config.get("logical_disks"), list) and config["logical_disks"]):
+        bad("RAID config validation error: 'logical_disks' is a required property and must not be empty")
+    NodeRow.objects.filter(pk=row["id"]).update(target_raid_config=config)
     return NO_CONTENT
 
 
@@ -164,7 +169,7 @@ def _verb(request: Request, target: Any) -> Verb:
 def _check_version(request: Request, verb: Verb, body: Mapping[str, Any], state: str) -> None:
     """What comes with the verb must belong to it, and to this microversion."""
     for name, (verbs, since) in _BELONGS.items():
-        if body.get(name) is None:
+        if body.get(name) in (None, []):
             continue
         if verb not in verbs:
             words = " or ".join(item.value for item in verbs)

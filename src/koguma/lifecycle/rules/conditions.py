@@ -77,11 +77,8 @@ def _matches(value: Any, regex: str) -> bool:
 
 OPERATORS: Mapping[str, Operator] = {
     "eq": _compare(operator.eq),
-    "ne": _compare(operator.ne),
     "lt": _compare(operator.lt),
-    "le": _compare(operator.le),
     "gt": _compare(operator.gt),
-    "ge": _compare(operator.ge),
     "is-empty": Operator(lambda value: str(value) in ("", "None", "[]", "{}")),
     "is-none": Operator(lambda value: str(value) == "None"),
     "is-true": Operator(_is_true),

@@ -55,3 +55,22 @@ def test_the_native_api_is_beside_it(ironic: Ironic) -> None:
     assert [node["name"] for node in ironic("GET", "/api/v1/nodes").json] == ["shared"]
     native = ironic("GET", "/api/v1/nodes/shared").json
     assert (native["provision_state"], native["bmc"]["driver"]) == ("enroll", "fake-hardware")
+
+
+def test_what_nobody_answers_is_refused_in_ironics_form(ironic: Ironic) -> None:
+    for path in ("/v2", "/nope", "/v1/nope"):
+        answer = ironic("GET", path)
+        assert (answer.status, answer.fault) == (404, "The resource could not be found.")
+
+
+def test_arguments_that_ironic_refuses_are_refused(ironic: Ironic) -> None:
+    ironic.node(name="n1")
+    assert ironic("GET", "/v1/nodes?limit=0").fault.startswith("Limit must be positive")
+    assert ironic("GET", "/v1/nodes?fault=none").status == 400
+    assert ironic("GET", "/v1/nodes?chassis_uuid=f4f7f908-c14a-4f07-9246-fbc36d0ad3de").status == 404
+    assert ironic("PUT", "/v1/nodes/n1/states/power", {"target": "power on", "more": 1}).status == 400
+    assert ironic("PUT", "/v1/nodes/n1/states/raid", {"x": 1}).status == 400
+    assert ironic("PUT", "/v1/nodes/n1/traits", {}).status == 400
+    assert ironic("PUT", "/v1/nodes/n1/traits/CUSTOM_A", {"x": 1}).status == 400
+    assert ironic("GET", "/v1/nodes/n1/traits", version="1.36").status == 406
+    assert set(ironic("GET", "/v1/nodes/n1/volume").json) == {"connectors", "targets", "links"}
