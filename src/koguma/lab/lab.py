@@ -151,9 +151,11 @@ class Lab:
 
     def _connect_machine(self, machine: Machine) -> None:
         switch = self.plan.switch_namespace
+        connected = self.switch.interfaces()
         for nic in machine.nics:
             netns.add_tap(switch, nic.switch_port, mtu=MTU)
-            self.switch.connect(nic.switch_port, nic.vlan)
+            if nic.switch_port not in connected:  # else Koguma may have put it elsewhere since, or into a bond
+                self.switch.connect(nic.switch_port, nic.vlan)
         netns.add_veth(switch, machine.bmc_port, machine.namespace, LINK, machine.bmc_mac, mtu=MTU)
         self.switch.connect(machine.bmc_port, Vlan.BMC)
 

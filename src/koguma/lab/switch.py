@@ -65,6 +65,10 @@ class Switch:
         found.pop(BRIDGE, None)
         return found
 
+    def interfaces(self) -> set[str]:
+        """What is plugged in, by name; several may be one port."""
+        return set(self._vsctl("list-ifaces", BRIDGE).split())
+
     def running(self) -> bool:
         return all(self._processes.running(name) for name in ("ovsdb-server", "ovs-vswitchd"))
 
