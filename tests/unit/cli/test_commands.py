@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -14,15 +15,15 @@ import pytest
 import uvicorn
 from typer.testing import CliRunner
 
-from koguma.cli import flavor, network, node
+from koguma.cli import flavor, network, node, switch
 from koguma.cli.client import ApiAway, Client
 from koguma.cli.errors import Failed, UsageFault
-from koguma.db import reports
-from koguma.db.models import NodeRow, WorkRow
+from koguma.db import reports, switches
+from koguma.db.models import NodeRow, SwitchRow, WorkRow
 from koguma.errors import KogumaError
 from tests.unit import factories
 
-APPS = {"node": node.app, "flavor": flavor.app, "network": network.app}
+APPS = {"node": node.app, "flavor": flavor.app, "network": network.app, "switch": switch.app}
 
 
 @pytest.fixture(scope="module")
@@ -154,6 +155,36 @@ def test_a_network_is_set_part_by_part(koguma: Callable[..., str]) -> None:
         koguma("network", "set", "p")
     with pytest.raises(KogumaError, match="mtu must be"):
         koguma("network", "set", "p", "--mtu", "1")
+
+
+def test_addresses_are_reserved_shown_and_released(koguma: Callable[..., str]) -> None:
+    more = ("--more-subnet", "fd00:301::/64,gateway=fd00:301::1,range=fd00:301::10-fd00:301::20")
+    words = ("--subnet", "10.90.1.0/24", "--purpose", "tenant", "--vlan", "301", "--range", "10.90.1.10-10.90.1.20")
+    assert koguma("network", "create", "red", *words, *more) == koguma("network", "create", "red", *words, *more)
+    machine = factories.machine_uuid(9)
+    koguma("network", "reserve", "red", "10.90.1.12", "--node", machine, "--reason", "its licence")
+    shown = json.loads(koguma("network", "addresses", "red", "--json"))
+    assert shown == {"given": [], "reserved": [{"range": "10.90.1.12", "reason": "its licence", "node": machine}]}
+    assert "its licence" in koguma("network", "addresses", "red")
+    koguma("network", "release", "red", "10.90.1.12")
+    assert json.loads(koguma("network", "show", "red", "--json"))["reserved"] == []
+    with pytest.raises(UsageFault, match="gateway=ADDRESS and range="):
+        koguma("network", "set", "red", "--more-subnet", "fd00:301::/64,vlan=3")
+
+
+def test_a_switch_is_put_on_record(koguma: Callable[..., str], tmp_path: Path) -> None:
+    secret = tmp_path / "password"
+    secret.write_text("geheim\n")
+    words = ("leaf-1", "--driver", "eos", "--address", "10.0.0.11", "--username", "k", "--password-file", str(secret))
+    shown = json.loads(koguma("switch", "create", *words, "--json"))
+    assert (shown["has_password"], "geheim" in json.dumps(shown)) == (True, False)
+    assert switches.access_of(SwitchRow.objects.get()).password == "geheim"
+    koguma("switch", "set", "leaf-1", "--parking-vlan", "77")
+    assert "77" in koguma("switch", "list")
+    assert "no port was set yet" in koguma("switch", "ports", "leaf-1")
+    koguma("switch", "delete", "leaf-1")
+    with pytest.raises(UsageFault, match="what to change"):
+        koguma("switch", "set", "leaf-1")
 
 
 def test_nodes_are_changed_booted_and_deleted(koguma: Callable[..., str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from koguma.db.lifecycle_store import access_of
 from koguma.db.models import NodeRow
+from koguma.model.network import Purpose
 from tests.unit import factories
 from tests.unit.api.ironic.client import Ironic
 
@@ -31,6 +32,20 @@ def test_vifs_are_kept_where_the_network_interface_uses_them(ironic: Ironic) -> 
     assert ironic("DELETE", "/v1/nodes/n1/vifs/net-1").status == 204
     assert ironic("DELETE", "/v1/nodes/n1/vifs/net-1").status == 400
     assert ironic("GET", "/v1/nodes/nobody/vifs").status == 404
+
+
+def test_a_vif_of_a_switched_node_is_a_network_of_the_site(ironic: Ironic) -> None:
+    factories.network()
+    factories.network(
+        name="red", purpose=Purpose.TENANT, vlan=301, subnet="10.90.1.0/24", gateway=None, discovery_start=None,
+        discovery_end=None,
+    )  # fmt: skip
+    ironic.node(name="n1", network_interface="koguma")
+    for wrong in ("nothing", "provisioning"):
+        refused = ironic("POST", "/v1/nodes/n1/vifs", {"id": wrong})
+        assert (refused.status, "must be a network of Koguma" in str(refused.json)) == (400, True)
+    assert ironic("POST", "/v1/nodes/n1/vifs", {"id": "red"}).status == 204
+    assert ironic("GET", "/v1/nodes/n1/vifs").json == {"vifs": [{"id": "red"}]}
 
 
 def test_management_of_fake_hardware(ironic: Ironic) -> None:
