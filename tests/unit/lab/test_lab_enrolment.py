@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -12,6 +13,8 @@ from koguma.lab import enrolment
 from koguma.lab.enrolment import NodeView, has_booted, wait_until_active
 from koguma.lab.errors import ApiError
 from koguma.lab.lab import Lab, plan_of
+from koguma.lab.plan import BmcKind, Hardware, Plan
+from koguma.lab.redfish_bmc import RedfishBmc
 
 LAB = Lab(plan_of("lab", Path("/srv/k/lab"), 2))
 
@@ -104,3 +107,28 @@ def test_a_machine_that_was_powered_on_must_have_booted_since(outcome: str, star
 def test_a_machine_that_ran_all_the_time_need_not_boot_again() -> None:
     assert has_booted({"outcome": "succeeded", "started_at": "2026-01-01T09:00:00+00:00"}, None)
     assert not has_booted({"outcome": "running", "started_at": "2026-01-01T09:00:00+00:00"}, None)
+
+
+class Api:
+    """Nodes as the API shows them, and what is changed of them."""
+
+    def __init__(self, nodes: list[dict[str, object]]) -> None:
+        self._nodes = nodes
+        self.changes: list[tuple[str, dict[str, object]]] = []
+
+    def nodes(self) -> list[dict[str, object]]:
+        return self._nodes
+
+    def change_node(self, reference: str, values: dict[str, object]) -> None:
+        self.changes.append((reference, values))
+
+
+def test_koguma_is_told_of_the_bmcs_that_machines_cannot_tell_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    hardware = (Hardware(), Hardware(bmc=BmcKind.REDFISH), Hardware(bmc=BmcKind.REDFISH))
+    plan = Plan("lab", Path("/srv/k/lab"), hardware)
+    ipmi, told, untold = (machine.uuid for machine in plan.machines)
+    api = Api([{"uuid": ipmi}, {"uuid": told, "bmc_address": "x"}, {"uuid": untold, "bmc_address": None}])
+    monkeypatch.setattr(RedfishBmc, "credentials", lambda bmc: {"address": bmc.address()})
+    monkeypatch.setattr(Lab, "control_plane", SimpleNamespace(api=api))
+    enrolment.tell_bmcs(Lab(plan))
+    assert api.changes == [(untold, {"bmc": {"address": "10.77.8.13"}})]

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from koguma.lab.lab import plan_of
-from koguma.lab.machine import CONSOLE_LOGS_KEPT, launch_settings, qemu_command, rotate
-from koguma.lab.plan import Hardware, Machine
+from koguma.lab.machine import CONSOLE_LOGS_KEPT, BootSettings, BootSource, launch_settings, qemu_command, rotate
+from koguma.lab.plan import BmcKind, Hardware, Machine
 
 HOME = Path("/srv/k/lab")
 
@@ -94,3 +94,33 @@ def test_an_empty_log_is_not_rotated(tmp_path: Path) -> None:
     log.touch()
     rotate(log)
     assert [path.name for path in tmp_path.iterdir()] == ["node1.log"]
+
+
+def test_a_redfish_machine_has_its_bmcs_drive_and_no_way_to_its_bmc() -> None:
+    redfish = Hardware(bmc=BmcKind.REDFISH)
+    words = " ".join(qemu_command(plan_of("lab", HOME, 1, hardware=redfish).machines[0]))
+    assert "ide-cd,id=cd0" in words
+    assert "ipmi" not in words
+    assert "ide-cd" not in " ".join(qemu_command(machine()))
+
+
+def test_what_its_bmc_chose_is_booted_first_and_the_rest_keeps_its_order() -> None:
+    one = plan_of("lab", HOME, 1, hardware=Hardware(bmc=BmcKind.REDFISH, disk_gib=1)).machines[0]
+    for first, order in (
+        (BootSource.NETWORK, ["nic0", "vda0", "cd0"]),
+        (BootSource.DISK, ["vda0", "nic0", "cd0"]),
+        (BootSource.CDROM, ["cd0", "nic0", "vda0"]),
+    ):
+        devices = options(qemu_command(one, BootSettings(first)), "-device")
+        places = {
+            text.partition("id=")[2].partition(",")[0]: int(text.partition("bootindex=")[2].partition(",")[0])
+            for text in devices
+            if "bootindex=" in text
+        }
+        assert sorted(places, key=lambda name: places[name]) == order
+
+
+def test_the_image_in_the_drive_is_there_from_the_start() -> None:
+    one = plan_of("lab", HOME, 1, hardware=Hardware(bmc=BmcKind.REDFISH)).machines[0]
+    drives = options(qemu_command(one, BootSettings(BootSource.CDROM, Path("/srv/k/x.iso"))), "-drive")
+    assert any("file=/srv/k/x.iso" in text and "readonly=on" in text for text in drives)
