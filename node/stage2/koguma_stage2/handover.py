@@ -3,7 +3,7 @@
 Its switch ports follow within moments, moved by Koguma; until then, and after it, it has no address of the provisioning
 network any more.
 
-1. Write the networkd files of `detail`'s `handover`; remove those of the boot.
+1. Write the networkd files of `detail`'s `handover`, /etc/hosts and resolv.conf; remove what only the boot had.
 2. Take away the addresses of the boot, which networkd would keep.
 3. Let networkd take the new files.
 4. Mark the machine: a reboot of it has to power it off, because it cannot boot from where it is (`system-shutdown`).
@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from koguma_stage2 import files, network, places
+from koguma_stage2 import files, identity, network, places
 
 COMMAND_S = 30.0
 Run = Callable[[list[str]], str]
@@ -33,6 +33,9 @@ def take_networks(root: Path, detail: dict[str, Any], run: Run | None = None) ->
     for path in directory.glob("10-koguma-*"):
         if f"{places.NETWORKD}/{path.name}" not in wanted:
             path.unlink()
+    # The site's other machines are none of a tenant's business.
+    after = {**detail, **handover, "members": []}
+    wanted |= {places.HOSTS: identity.hosts(after), places.RESOLV_CONF: identity.resolv_conf(after)}
     for path_in_root, content in wanted.items():
         files.write(root, path_in_root, content)
     files.write(root, places.HANDED_OVER, "")

@@ -24,7 +24,13 @@ def test_networkd_gets_addresses_and_gateways_of_both_families() -> None:
 
 
 def test_a_machine_leaves_the_provisioning_network_with_every_trace_of_it(tmp_path: Path) -> None:
-    detail = {"interfaces": [BOOT], "handover": {"interfaces": [AFTER], "bonds": [], "vlans": [], "dns_servers": []}}
+    detail = {
+        "hostname": "n1",
+        "members": [{"name": "n2", "address": "10.77.0.3"}],
+        "interfaces": [BOOT],
+        "dns_servers": ["10.77.0.1"],
+        "handover": {"interfaces": [AFTER], "bonds": [], "vlans": [], "dns_servers": ["10.90.1.53"]},
+    }
     boot_file(tmp_path, "vlan7.netdev").parent.mkdir(parents=True)
     boot_file(tmp_path, "vlan7.netdev").write_text("of the boot")
     for path, content in network.networkd_files(detail).items():
@@ -34,6 +40,9 @@ def test_a_machine_leaves_the_provisioning_network_with_every_trace_of_it(tmp_pa
     assert ran == [["ip", "address", "flush", "dev", "eth0", "scope", "global"], ["networkctl", "reload"]]
     assert "10.77.0.2" not in boot_file(tmp_path, "eth0.network").read_text()
     assert not boot_file(tmp_path, "vlan7.netdev").exists()
+    hosts, resolver = ((tmp_path / path[1:]).read_text() for path in (places.HOSTS, places.RESOLV_CONF))
+    assert ("10.90.1.1 n1\n" in hosts, "n2" in hosts, "10.77" in hosts + resolver) == (True, False, False)
+    assert "nameserver 10.90.1.53\n" in resolver
     assert (tmp_path / places.HANDED_OVER[1:]).exists()
 
 
@@ -43,6 +52,6 @@ def test_a_machine_without_a_hand_over_changes_nothing(tmp_path: Path) -> None:
 
 
 def test_what_went_wrong_is_told(tmp_path: Path) -> None:
-    detail = {"interfaces": [BOOT], "handover": {"interfaces": [AFTER]}}
+    detail = {"hostname": "n1", "interfaces": [BOOT], "handover": {"interfaces": [AFTER]}}
     said = handover.take_networks(tmp_path, detail, lambda command: f"{command[0]}: no")
     assert said == ["ip: no", "networkctl: no"]
