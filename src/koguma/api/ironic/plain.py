@@ -14,6 +14,7 @@ from koguma.api.ironic.checks import boolean, default_true, integer, mapping, te
 from koguma.api.ironic.fields import Field, Selection
 from koguma.api.ironic.http import Refused, Request, bad
 from koguma.api.ironic.masks import masked
+from koguma.api.ironic.policy import Owners, system_member, target_properties_reader
 from koguma.api.ironic.resource import Resource
 from koguma.db.documents import Row
 from koguma.db.models import (
@@ -133,9 +134,17 @@ DEPLOY_TEMPLATES = Resource(
 )
 
 
-def _runbook_store(values: Row, row: Row | None, request: Request) -> Row:  # noqa: ARG001 - the form of every `store`
+def _runbook_store(values: Row, row: Row | None, request: Request) -> Row:
+    """Projects make runbooks of their own; only the system gives one to another project, or to all."""
     if values.get("name") and request.minor < 112:
         checks.trait("name", values["name"])
+    who = request.identity
+    if who.unrestricted or system_member(who, Owners()):
+        return values
+    if row is None:
+        values = {"owner": who.project, **values}
+    if values.get("public") or values.get("owner", who.project) != who.project:
+        raise Refused(403, "Cannot make a runbook public, or another project's, with a project scoped request.")
     return values
 
 
@@ -238,6 +247,16 @@ INSPECTION_RULES = Resource(
     finish=_hide_sensitive,
 )
 
+
+def _hide_properties(found: list[dict[str, Any]], _: list[Row], __: Selection, request: Request) -> None:
+    if target_properties_reader(request.identity, Owners()):
+        return
+    for document in found:
+        if "properties" in document:
+            words = "** Value redacted: requires permission baremetal:volume:view_target_properties. **"
+            document["properties"] = {"redacted_contents": words}
+
+
 VOLUME_CONNECTORS = Resource(
     title="Volume connector",
     path="volume/connectors",
@@ -280,4 +299,5 @@ VOLUME_TARGETS = Resource(
     store=with_node,
     guard=off_only("A volume target"),
     guard_columns=("node__power_state",),
+    finish=_hide_properties,
 )

@@ -16,7 +16,15 @@ from django.db.models import Model, Q, QuerySet
 from koguma.api.ironic import checks
 from koguma.api.ironic.http import Refused, Request
 from koguma.api.ironic.identity import Identity
-from koguma.db.models import AllocationRow, NodeRow, PortgroupRow, PortRow, VolumeConnectorRow, VolumeTargetRow
+from koguma.db.models import (
+    AllocationRow,
+    NodeRow,
+    PortgroupRow,
+    PortRow,
+    RunbookRow,
+    VolumeConnectorRow,
+    VolumeTargetRow,
+)
 
 
 @dataclass(frozen=True)
@@ -83,6 +91,19 @@ volume_maker = _any(
 )
 node_deleter = _any(system_admin, _owner("admin"))
 allocation_reader, allocation_member = _any(system_reader, _owner("reader")), _any(system_member, _owner("member"))
+
+
+runbook_reader = allocation_reader
+runbook_manager = _any(system_member, _owner("manager"))
+
+
+def runbook_creator(who: Identity, of: Owners) -> bool:
+    return system_member(who, of) or "manager" in who.roles
+
+
+def target_properties_reader(who: Identity, of: Owners) -> bool:
+    """How a volume is reached, secrets included, is not for everybody who sees that there is one."""
+    return who.unrestricted or system_reader(who, of) or "admin" in who.roles
 
 
 def allocation_creator(who: Identity, of: Owners) -> bool:
@@ -161,6 +182,12 @@ RULES: Mapping[tuple[str, str], Rule] = {
     ("GET", "allocations/{}"): allocation_reader,
     ("PATCH", "allocations/{}"): allocation_member,
     ("DELETE", "allocations/{}"): allocation_member,
+    ("GET", "runbooks"): any_reader,
+    ("POST", "runbooks"): runbook_creator,
+    ("GET", "runbooks/{}"): runbook_reader,
+    ("GET", "runbooks/{}/traits"): runbook_reader,
+    ("PATCH", "runbooks/{}"): runbook_manager,
+    ("DELETE", "runbooks/{}"): runbook_manager,
     ("PATCH", "chassis/{}"): system_member,
 }  # fmt: skip
 """Everything else is the system's: readers of it may read, admins of it may write."""
@@ -190,9 +217,13 @@ def enforce(request: Request, pattern: str, given: Collection[str]) -> None:
     rule = RULES.get((method, pattern)) or (system_reader if method == "GET" else system_admin)
     if method == "POST" and pattern == "nodes":
         _enforce_creation(request, who)
-    elif not rule(who, owners := _owners(request, pattern, given)):
-        seen = "{}" not in pattern or _may_see(who, pattern, owners)
-        _refuse(request, pattern, seen=seen, name=next(iter(given), ""))
+        return
+    owners, name = _owners(request, pattern, given), next(iter(given), "")
+    if rule(who, owners):
+        return
+    seen = _sees(who, pattern, owners, name)
+    if not (seen and method == "GET" and pattern.startswith("runbooks/")):
+        _refuse(request, pattern, seen=seen, name=name)
 
 
 def may_operate(request: Request) -> bool:
@@ -219,6 +250,8 @@ def visible(request: Request, rows: QuerySet[Any]) -> QuerySet[Any]:
     path = _PATHS[rows.model]
     if rows.model is AllocationRow:
         return rows.filter(owner=who.project)
+    if rows.model is RunbookRow:
+        return rows.filter(Q(owner=who.project) | Q(public=True))
     return rows.filter(Q(**{f"{path}owner": who.project}) | Q(**{f"{path}lessee": who.project}))
 
 
@@ -235,6 +268,7 @@ def redacted(field: str) -> Any:
 _PATHS: Mapping[type[Model], str] = {
     NodeRow: "",
     AllocationRow: "",
+    RunbookRow: "",
     **dict.fromkeys((PortRow, PortgroupRow, VolumeConnectorRow, VolumeTargetRow), "node__"),
 }
 _MODELS: Mapping[str, type[Model]] = {
@@ -244,6 +278,7 @@ _MODELS: Mapping[str, type[Model]] = {
     "volume/connectors": VolumeConnectorRow,
     "volume/targets": VolumeTargetRow,
     "allocations": AllocationRow,
+    "runbooks": RunbookRow,
 }
 
 
@@ -253,7 +288,7 @@ def _owners(request: Request, pattern: str, given: Collection[str]) -> Owners:
     if kind is not None:
         return _owners_of(_MODELS[kind], next(iter(given)))
     named = request.query.get("node") or request.query.get("node_uuid")
-    if request.method == "POST" and pattern != "allocations":
+    if request.method == "POST" and pattern not in ("allocations", "runbooks"):
         body = request.json()
         named = body.get("node_uuid") if isinstance(body, dict) else None
     return _owners_of(NodeRow, str(named)) if named else Owners()
@@ -265,18 +300,26 @@ def _owners_of(model: type[Model], reference: str) -> Owners:
     if "uuid" in same and not checks.is_uuid(reference):
         return Owners()
     path = _PATHS[model]
-    columns = (f"{path}owner",) if model is AllocationRow else (f"{path}owner", f"{path}lessee")
+    columns = (f"{path}owner",) if model in (AllocationRow, RunbookRow) else (f"{path}owner", f"{path}lessee")
     row = model._default_manager.filter(**same).values_list(*columns).first()
     return Owners(*row) if row else Owners()
 
 
 _NAMES: Mapping[type[Model], str] = {
-    NodeRow: "name", PortRow: "alias", PortgroupRow: "name", AllocationRow: "name",
+    NodeRow: "name", PortRow: "alias", PortgroupRow: "name", AllocationRow: "name", RunbookRow: "name",
 }  # fmt: skip
 
 
-def _may_see(who: Identity, pattern: str, owners: Owners) -> bool:
-    reader = allocation_reader if pattern.startswith("allocations") else system_or_project_reader
+def _is_public(runbook: str) -> bool:
+    same = {"uuid": runbook} if checks.is_uuid(runbook) else {"name": runbook}
+    return RunbookRow.objects.filter(public=True, **same).exists()
+
+
+def _sees(who: Identity, pattern: str, owners: Owners, name: str) -> bool:
+    """Whether the asker may know that there is such a thing."""
+    if "{}" not in pattern or (pattern.startswith("runbooks/") and _is_public(name)):
+        return True
+    reader = allocation_reader if pattern.startswith(("allocations", "runbooks")) else system_or_project_reader
     return reader(who, owners)
 
 

@@ -12,6 +12,7 @@ from django.db.models import Q
 from koguma.api.ironic import checks
 from koguma.api.ironic.http import NO_CONTENT, Refused, Request, Response, bad, conflict, missing, not_acceptable, truth
 from koguma.api.ironic.nodes import NODES, node_row
+from koguma.api.ironic.policy import visible
 from koguma.db import nodes as store
 from koguma.db.models import DeployTemplateRow, NodeRow, RunbookRow
 from koguma.db.sealing import hashed_password
@@ -144,7 +145,7 @@ def put_provision(request: Request, reference: str) -> Response:
     _check_version(request, verb, body, row["provision_state"])
     if verb in (Verb.DEPLOY, Verb.REBUILD) and row["maintenance"]:
         bad(f"The provisioning operation can't be performed on node {row['uuid']} because it's in maintenance mode.")
-    order = Order(steps=tuple(_steps(verb, body, row)))
+    order = Order(steps=tuple(_steps(request, verb, body, row)))
     columns: dict[str, Any] = {}
     if verb in (Verb.DEPLOY, Verb.REBUILD) and (label := _label(row["instance_info"].get("image_source"))):
         columns["label"] = label
@@ -205,10 +206,10 @@ def _check_configdrive(minor: int, verb: Verb, drive: Any) -> None:
         bad("API version 1.56 or newer is required to give a config drive as an object")
 
 
-def _steps(verb: Verb, body: Mapping[str, Any], row: Mapping[str, Any]) -> list[AskedStep]:
+def _steps(request: Request, verb: Verb, body: Mapping[str, Any], row: Mapping[str, Any]) -> list[AskedStep]:
     given: Any = None
     if body.get("runbook") is not None:
-        given = _runbook_steps(body)
+        given = _runbook_steps(request, body)
     elif verb in (Verb.CLEAN, Verb.SERVICE):
         given = body.get(f"{verb.value}_steps")
         if not given:
@@ -235,12 +236,12 @@ def _by_priority(steps: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return sorted((step for step in last.values() if step["priority"]), key=lambda step: -int(step["priority"]))
 
 
-def _runbook_steps(body: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _runbook_steps(request: Request, body: Mapping[str, Any]) -> list[dict[str, Any]]:
     if body.get("clean_steps") or body.get("service_steps"):
         bad('"runbook" and explicit steps exclude each other')
     name = str(body["runbook"])
     same = Q(uuid=name) if checks.is_uuid(name) else Q(name=name)
-    steps = RunbookRow.objects.filter(same).values_list("steps", flat=True).first()
+    steps = visible(request, RunbookRow.objects.filter(same)).values_list("steps", flat=True).first()
     if steps is None:
         missing(f"Runbook {name[:80]} could not be found.")
     return sorted(steps, key=lambda step: int(step["order"]))

@@ -183,6 +183,37 @@ def test_an_allocation_is_its_makers(ironic: Ironic, asked_by: Any) -> None:
     assert AllocationRow.objects.count() == 1
 
 
+def test_a_runbook_is_its_projects_or_everybodys(ironic: Ironic, node: dict[str, Any], asked_by: Any) -> None:
+    steps = [{"interface": "deploy", "step": "erase_devices", "args": {}, "order": 1}]
+    asked_by("admin", OWNER)
+    made = ironic("POST", "/v1/runbooks", {"name": "CUSTOM_MINE", "steps": steps})
+    assert (made.status, made.json["owner"]) == (201, OWNER)
+    assert ironic("POST", "/v1/runbooks", {"name": "CUSTOM_ALL", "steps": steps, "public": True}).status == 403
+    asked_by("admin", LESSEE)
+    assert ironic("GET", "/v1/runbooks/CUSTOM_MINE").status == 404
+    assert ironic("GET", "/v1/runbooks").json["runbooks"] == []
+    NodeRow.objects.update(provision_state="manageable")
+    use = {"target": "clean", "runbook": "CUSTOM_MINE"}
+    assert ironic("PUT", "/v1/nodes/n1/states/provision", use).status == 404
+    asked_by("admin", "system")
+    public = [{"op": "replace", "path": "/public", "value": True}]
+    assert ironic("PATCH", "/v1/runbooks/CUSTOM_MINE", public).status == 200
+    asked_by("admin", LESSEE)
+    assert ironic("GET", "/v1/runbooks/CUSTOM_MINE").status == 200
+    assert ironic("DELETE", "/v1/runbooks/CUSTOM_MINE").status == 403
+    assert ironic("PUT", "/v1/nodes/n1/states/provision", use).status == 202
+
+
+def test_how_a_volume_is_reached_is_for_admins(ironic: Ironic, node: dict[str, Any], asked_by: Any) -> None:
+    target = {"volume_type": "iscsi", "volume_id": "v", "boot_index": 0, "properties": {"target_iqn": "iqn.x"}}
+    asked_by("admin", LESSEE)
+    assert ironic("POST", "/v1/volume/targets", {**target, "node_uuid": node["uuid"]}).status == 201
+    path = "/v1/volume/targets?detail=true"
+    assert ironic("GET", path).json["targets"][0]["properties"] == {"target_iqn": "iqn.x"}
+    asked_by("reader", LESSEE)
+    assert "redacted_contents" in ironic("GET", path).json["targets"][0]["properties"]
+
+
 @pytest.mark.parametrize("path", ["conductors", "drivers", "chassis", "deploy_templates", "inspection_rules", "shards"])
 def test_what_is_the_systems_is_not_shown_to_projects(ironic: Ironic, asked_by: Any, path: str) -> None:
     asked_by("admin", OWNER)
