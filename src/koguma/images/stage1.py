@@ -81,6 +81,10 @@ def _extract_packages(target: Path, suite: str, work: Path) -> None:
         sources.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
         command.append(str(sources))
     run_tool(with_own_mounts(command), timeout_s=1800)
+    # From Debian 13 on, packages bring nothing outside /usr, and the links to it come with an installation only.
+    for name in ("bin", "sbin", "lib", "lib64"):
+        if not (target / name).exists():
+            (target / name).symlink_to(f"usr/{name}")
 
 
 def _copy_trusted_keys(repository: Path, target: Path) -> None:

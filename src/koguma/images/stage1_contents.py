@@ -18,8 +18,8 @@ from koguma.images.tools import run_tool
 PACKAGES = (
     "linux-image-amd64",
     "busybox",
-    "python3.11-minimal",
-    "libpython3.11-stdlib",
+    "python3-minimal",
+    "libpython3-stdlib",
     "openssl",
     "dmidecode",
     "ipmitool",
@@ -30,7 +30,7 @@ PACKAGES = (
 RESCUE = ("usr/sbin/dropbear", "usr/bin/dropbearconvert")
 PROGRAMS = ("bin/busybox", "usr/bin/openssl", "usr/sbin/dmidecode", "usr/bin/ipmitool", "sbin/kexec", *RESCUE)
 KMOD = "bin/kmod"
-PYTHON = "usr/bin/python3.11"
+PYTHON_NAME = re.compile(r"python3\.\d+")
 LIBGCC = "lib/x86_64-linux-gnu/libgcc_s.so.1"
 """glibc loads it by name when a thread ends; without it, a Python that ends before its threads do is aborted."""
 APPLETS = (
@@ -56,7 +56,6 @@ MODULES = (
 )  # fmt: skip
 EXCLUDED_MODULES = re.compile(r"/(pata_|drivers/net/ethernet/(8390|dec|natsemi|fealnx|smsc|packetengines|dlink|sis)/)")
 """Drivers of buses and NICs that no server of this century boots from."""
-STDLIB = "usr/lib/python3.11"
 COMPILE = """
 import py_compile, sys
 for path in set(sys.argv[1:]):
@@ -88,6 +87,14 @@ def kernel_release(packages: Path) -> str:
     return releases[0]
 
 
+def python_of(packages: Path) -> str:
+    """The name of the one Python in the extracted packages, such as python3.13."""
+    names = sorted(path.name for path in (packages / "usr/bin").glob("python3.*") if PYTHON_NAME.fullmatch(path.name))
+    if len(names) != 1:
+        raise ToolError(f"stage 1 needs exactly one Python, got {', '.join(names) or 'none'} ({packages})")
+    return names[0]
+
+
 def lay_out_system(packages: Path, node: Path, target: Path) -> None:
     """Everything but the drivers: programs, libraries, Python, stage 1's own code."""
     for folder in FOLDERS:
@@ -101,7 +108,7 @@ def lay_out_system(packages: Path, node: Path, target: Path) -> None:
     _copy_programs(packages, target)
     _copy_python(packages, node, target)
     _copy_scripts(node / "stage1", target)
-    _prove_imports(target)
+    _prove_imports(target, python_of(packages))
 
 
 def lay_out_drivers(packages: Path, target: Path) -> None:
@@ -115,6 +122,8 @@ def lay_out_drivers(packages: Path, target: Path) -> None:
         _copy(source / module, destination / module)
     for name in ("modules.order", "modules.builtin", "modules.builtin.modinfo"):
         _copy(source / name, destination / name)
+    if packed := [str(path) for path in sorted(destination.rglob("*.ko.xz"))]:
+        run_tool(["xz", "-d", "-q", *packed])  # as Debian 13 packs them, slow to unpack at every boot
     modules = [str(path) for path in sorted(destination.rglob("*.ko"))]
     run_tool(["zstd", "-q", "-19", "--rm", *modules])
     (target / "lib").symlink_to("usr/lib")
@@ -134,13 +143,14 @@ def lay_out_drivers(packages: Path, target: Path) -> None:
 
 
 def _copy_programs(packages: Path, target: Path) -> None:
-    for program in (*PROGRAMS, KMOD, PYTHON):
+    python = python_of(packages)
+    for program in (*PROGRAMS, KMOD, f"usr/bin/{python}"):
         _copy(packages / program, _merged(target, program))
         _copy_libraries(packages, f"/{program}", target)
     _copy(packages / LIBGCC, _merged(target, LIBGCC))
     for applet in APPLETS:
         (target / "usr/bin" / applet).symlink_to("busybox")
-    (target / "usr/bin/python3").symlink_to("python3.11")
+    (target / "usr/bin/python3").symlink_to(python)
     (target / "usr/sbin/modprobe").symlink_to("../bin/kmod")
 
 
@@ -158,12 +168,14 @@ def _copy_libraries(packages: Path, program: str, target: Path) -> None:
 def _copy_python(packages: Path, node: Path, target: Path) -> None:
     """Koguma's own packages and what they import, as byte code made by the very Python that will run it."""
     own = (node / "common/koguma_node", node / "stage1/koguma_stage1")
+    name = python_of(packages)
+    library = f"usr/lib/{name}"
     for package in own:
-        shutil.copytree(package, packages / STDLIB / package.name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(package, packages / library / package.name, ignore=shutil.ignore_patterns("__pycache__"))
     tracer = "trace_imports.py"
     shutil.copyfile(node / "common" / tracer, packages / tracer)
-    python = ["chroot", str(packages), f"/{PYTHON}", "-I", "-S", "-B"]
-    found = run_tool([*python, f"/{tracer}", f"/{STDLIB}", *(package.name for package in own)]).split()
+    python = ["chroot", str(packages), f"/usr/bin/{name}", "-I", "-S", "-B"]
+    found = run_tool([*python, f"/{tracer}", f"/{library}", *(package.name for package in own)]).split()
     sources = [path for path in found if path.endswith(".py")]
     run_tool([*python, "-c", COMPILE, *sources])
     for source in sources:
@@ -179,19 +191,19 @@ def _copy_scripts(stage1: Path, target: Path) -> None:
         _copy(stage1 / script, target / "usr/lib/koguma" / script)
 
 
-def _prove_imports(target: Path) -> None:
+def _prove_imports(target: Path, python: str) -> None:
     """Import our modules in the laid-out system itself, so that a missing one fails here and not on a machine."""
-    library = target / STDLIB
+    library = target / "usr/lib" / python
     modules = sorted(path.relative_to(library) for path in library.glob("koguma_*/**/*.pyc"))
     imports = [f"import {'.'.join(path.with_suffix('').parts)}" for path in modules if path.stem != "__main__"]
     run_tool(["chroot", str(target), "/usr/bin/python3", "-I", "-S", "-B", "-c", "\n".join(imports)])
 
 
 def _chosen_modules(source: Path) -> Iterator[str]:
-    by_name = {path.stem.replace("-", "_"): path for path in source.rglob("*.ko")}
+    by_name = {path.name.partition(".ko")[0].replace("-", "_"): path for path in source.rglob("*.ko*")}
     chosen = [by_name[name.replace("-", "_")] for name in MODULES if name.replace("-", "_") in by_name]
     for folder in MODULE_FOLDERS:
-        chosen += (source / "kernel" / folder).rglob("*.ko")
+        chosen += (source / "kernel" / folder).rglob("*.ko*")
     for path in chosen:
         name = str(path.relative_to(source))
         if not EXCLUDED_MODULES.search(name):
