@@ -41,6 +41,8 @@ class Api(Section):
     """Where the API is served."""
     auth: Literal["none", "http_basic", "keystone"] = "none"
     """How clients of the Ironic API prove who they are."""
+    require_if_match: bool = False
+    """Refuse changes over the native API that do not say which version they are of (428)."""
     users: Path | None = None
     """The user file of http_basic: `name:hash` lines as `htpasswd -B` writes them."""
 
@@ -76,6 +78,19 @@ class Worker(Section):
     namespace: str = ""
     """Network namespace to run in; the lab sets it."""
     concurrency: int = Field(default=8, ge=1, le=1000)
+
+
+class Limits(Section):
+    """0: no limit. A node's rack is its property or variable `rack`, else its chassis."""
+
+    deploys: int = Field(default=0, ge=0)
+    """Deployments at once."""
+    deploys_per_rack: int = Field(default=0, ge=0)
+    cleans: int = Field(default=0, ge=0)
+    """Cleanings at once, those after a use included."""
+    cleans_per_rack: int = Field(default=0, ge=0)
+    power_actions_per_s: float = Field(default=0, ge=0)
+    power_actions_per_s_per_rack: float = Field(default=0, ge=0)
 
 
 class Images(Section):
@@ -144,6 +159,7 @@ class Config(Section):
     api: Api = Api()
     boot: Boot = Boot()
     worker: Worker = Worker()
+    limits: Limits = Limits()
     images: Images = Images()
     enrollment: Enrollment = Enrollment()
     inspection: Inspection = Inspection()

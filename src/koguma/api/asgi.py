@@ -14,6 +14,7 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "koguma.db.settings")
 
 _django = get_asgi_application()
 
+from koguma.api.events import stream, wants_stream  # noqa: E402
 from koguma.api.ironic.app import answer, refusal  # noqa: E402 - tables need Django set up
 from koguma.api.ironic.app import application as _ironic  # noqa: E402
 
@@ -31,5 +32,7 @@ async def application(scope: Any, receive: Any, send: Any) -> None:
     refused = await refusal(scope) if guarded else None
     if refused is not None:
         await answer(refused, {}, send)
+    elif scope["type"] == "http" and wants_stream(scope):
+        await stream(scope, receive, send)
     else:
         await _django(scope, receive, send)

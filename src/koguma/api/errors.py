@@ -32,6 +32,10 @@ class BadReference(KogumaError):
     """The If-Match header is not an ETag of this API."""
 
 
+class PreconditionRequired(KogumaError):
+    """The site wants every change to name the version it is of."""
+
+
 _STATUS: tuple[tuple[type[KogumaError], int], ...] = (
     (Unauthorised, 401),
     (NotFound, 404),
@@ -47,6 +51,7 @@ _STATUS: tuple[tuple[type[KogumaError], int], ...] = (
     (InvalidValue, 422),
     (Malformed, 422),
     (BadReference, 400),
+    (PreconditionRequired, 428),
     (PowerError, 502),
 )
 

@@ -14,13 +14,15 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
+from django.conf import settings
 from django.db import InterfaceError, OperationalError, connection
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from ninja import NinjaAPI, Query
 from ninja.errors import ValidationError as NinjaValidationError
 
 from koguma.api import views
-from koguma.api.errors import BadReference, database_away, status_of
+from koguma.api.errors import BadReference, PreconditionRequired, database_away, status_of
+from koguma.api.events import kinds_of, node_of
 from koguma.api.schemas import (
     AccessBody,
     BondBody,
@@ -39,8 +41,11 @@ from koguma.api.schemas import (
     SwitchCreate,
     SwitchPatch,
     VlanBody,
+    WebhookCreate,
+    WebhookPatch,
 )
-from koguma.db import addresses, catalog, nodes, registrations, switches
+from koguma.db import addresses, catalog, events, nodes, registrations, switches, webhooks
+from koguma.db.models import WebhookRow
 from koguma.db.sealing import hashed_password
 from koguma.errors import KogumaError
 from koguma.lifecycle.errors import VerbRefused
@@ -178,7 +183,53 @@ def put_provision(request: HttpRequest, reference: str, body: ProvisionBody) -> 
 @api.put("/nodes/{reference}/boot")
 def put_boot_label(request: HttpRequest, reference: str, body: BootLabelBody) -> HttpResponse:
     """What the node boots from now on, or once; null takes the flavor's label again."""
-    return _node(nodes.set_boot_label(reference, body.label, once=body.once, reboot=body.reboot), status=202)
+    version = _if_match(request)
+    return _node(nodes.set_boot_label(reference, body.label, version, once=body.once, reboot=body.reboot), status=202)
+
+
+@api.get("/events")
+def list_events(
+    request: HttpRequest,
+    after: str | None = None,
+    limit: int = Query(100, ge=1, le=PAGE_MAX),  # type: ignore[type-arg]
+    kind: str | None = None,
+    node: str | None = None,
+) -> HttpResponse:
+    """Transitions of nodes, oldest first, those after the event `after`; the last one's id leads to the next page.
+    With `Accept: text/event-stream` they come as they happen, from `Last-Event-ID` on.
+    """
+    place = events.Place.parse(after) if after else events.BEGINNING
+    found = events.after(place, limit, kinds=kinds_of(kind), node=node_of(node))
+    return _list([event for _, event in found])
+
+
+@api.get("/webhooks")
+def list_webhooks(request: HttpRequest) -> HttpResponse:
+    """Who is told of events over HTTP, how far that is, and what went wrong."""
+    return _list([webhooks.shown(row) for row in WebhookRow.objects.order_by("name")])
+
+
+@api.post("/webhooks")
+def create_webhook(request: HttpRequest, body: WebhookCreate) -> HttpResponse:
+    """Its receiver is told of what happens from now on, and gets the same secret by another way."""
+    row = webhooks.create(body.name, body.url, body.secret, body.kinds)
+    return JsonResponse(webhooks.shown(row), status=201)
+
+
+@api.get("/webhooks/{name}")
+def get_webhook(request: HttpRequest, name: str) -> HttpResponse:
+    return JsonResponse(webhooks.shown(webhooks.find(name)))
+
+
+@api.patch("/webhooks/{name}")
+def patch_webhook(request: HttpRequest, name: str, body: WebhookPatch) -> HttpResponse:
+    return JsonResponse(webhooks.shown(webhooks.change(name, url=body.url, kinds=body.kinds, enabled=body.enabled)))
+
+
+@api.delete("/webhooks/{name}")
+def delete_webhook(request: HttpRequest, name: str) -> HttpResponse:
+    webhooks.remove(name)
+    return HttpResponse(status=204)
 
 
 @api.get("/flavors")
@@ -341,8 +392,12 @@ def _tagged(document: dict[str, Any], version: int, status: int) -> HttpResponse
 
 
 def _if_match(request: HttpRequest) -> int | None:
-    """The version the caller saw, or None when it does not say."""
+    """The version the caller saw; None for any ("*"), or when it does not say and need not."""
     given = request.headers.get("If-Match")
+    if given is None and settings.KOGUMA_API_REQUIRE_IF_MATCH:
+        raise PreconditionRequired(
+            f"a change must name the version it is of, or * for any, got no If-Match ({request.method} {request.path})"
+        )
     if given is None or given.strip() == "*":
         return None
     match = re.fullmatch(r'\s*(?:W/)?"(\d{1,18})"\s*', given)

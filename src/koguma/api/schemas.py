@@ -201,3 +201,18 @@ class SwitchCreate(SwitchPatch):
     name: str
     driver: DriverName
     address: Annotated[str, Field(max_length=1000)]
+
+
+class WebhookCreate(Body):
+    """`kinds` empty: every kind of event."""
+
+    name: str
+    url: str
+    secret: str
+    kinds: list[str] = []
+
+
+class WebhookPatch(Body):
+    url: str | None = None
+    kinds: list[str] | None = None
+    enabled: bool | None = None

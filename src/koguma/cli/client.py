@@ -7,6 +7,8 @@ import json
 import os
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from http.client import HTTPException
 from typing import Annotated, Any
 from urllib.parse import quote, unquote, urlencode, urlsplit
 
@@ -66,6 +68,24 @@ class Client:
                 return items
             after = page[-1]["name"]
 
+    def events(self, last: str | None, **query: str | None) -> Iterator[dict[str, Any]]:
+        """Events as they happen, those after `last` first. Ends when the connection does."""
+        words = urlencode({key: value for key, value in query.items() if value is not None})
+        more = {"Last-Event-ID": last} if last else {}
+        request = urllib.request.Request(  # noqa: S310 - the URL is the operator's own
+            f"{self.url}/api/v1/events" + (f"?{words}" if words else ""),
+            headers={"Accept": "text/event-stream", **more, **self._access},
+        )
+        try:
+            with self._opener.open(request, timeout=2 * TIMEOUT_S) as response:
+                for line in response:
+                    if line.startswith(b"data: "):
+                        yield json.loads(line[len(b"data: ") :])
+        except urllib.error.HTTPError as error:
+            raise ApiError(_reason(error), error.code) from None
+        except (OSError, ValueError, HTTPException) as error:
+            raise ApiAway(f"the API does not answer at {self.url} ({error})") from None
+
     def post(self, *path: str, body: Any) -> Any:
         return self._send("POST", path, body)
 
@@ -89,7 +109,12 @@ class Client:
             url + (f"?{urlencode(words)}" if words else ""),
             method=method,
             data=None if body is None else json.dumps(body).encode(),
-            headers={"Content-Type": "application/json", "Accept": "application/json", **self._access},
+            headers={
+                "Content-Type": "application/json",
+                "Accept": "application/json",
+                **({} if method == "GET" else {"If-Match": "*"}),
+                **self._access,
+            },
         )
         try:
             with self._opener.open(request, timeout=TIMEOUT_S) as response:

@@ -25,6 +25,8 @@ class Nouns(LazyGroup):
             "flavor": Command("koguma.cli.flavor", "What machines of a role boot."),
             "network": Command("koguma.cli.network", "VLANs, subnets and their purposes."),
             "switch": Command("koguma.cli.switch", "The switches that nodes are cabled to."),
+            "events": Command("koguma.cli.events", "What happens to nodes: list and follow."),
+            "webhook": Command("koguma.cli.webhook", "Who is told of events over HTTP."),
             "lab": Command("koguma.cli.lab", "The virtual datacentre: a switch, BMCs and machines."),
         },
         "Services": {

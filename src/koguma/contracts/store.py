@@ -13,6 +13,7 @@ from koguma.contracts.power import Access
 from koguma.contracts.switches import SwitchDriver
 from koguma.model.boot_record import BootRecord
 from koguma.model.flavor import Flavor
+from koguma.model.limits import Limits
 from koguma.model.network import Network
 from koguma.model.node import Node
 from koguma.model.operation import Operation, StepRecord
@@ -22,14 +23,13 @@ from koguma.model.switch import Placement, Switch
 class Claim(Protocol):
     """One node, held by one worker. It ends with the worker's database connection, so it never outlives its holder."""
 
+    def look(self) -> tuple[Node, Operation | None]:
+        """The node as it is now and the flow under way. Forgets that something woke the node: what woke it is looked
+        at from here on.
+        """
+
     def node(self) -> Node:
-        """The node as it is now."""
-
-    def operation(self) -> Operation | None:
-        """The flow under way, as last recorded."""
-
-    def take_wake_up(self) -> None:
-        """Forget that something woke the node: what woke it is looked at from here on."""
+        """The node as it was looked at or written last."""
 
     def write(
         self,
@@ -47,7 +47,13 @@ class Claim(Protocol):
         """
 
     def woken(self) -> bool:
-        """Whether something woke the node since `take_wake_up`."""
+        """Whether something had woken the node since `look` when it was written last."""
+
+    def admit(self, kind: str, limits: Limits) -> bool:
+        """Let operations of the kind begin as far as the limits allow. Whether this node's is among them."""
+
+    def power_turn(self, limits: Limits, now: datetime) -> datetime:
+        """When the node's power may change: now, where nothing limits it. Every call takes another turn."""
 
     def flavor(self) -> Flavor | None: ...
 
@@ -87,3 +93,6 @@ class Claim(Protocol):
 class LifecycleStore(Protocol):
     def claim(self, uuid: str) -> AbstractContextManager[Claim | None]:
         """The node for this worker alone; None when another one has it or it does not exist."""
+
+    def admit_waiting(self, kind: str, limits: Limits) -> None:
+        """Let operations of the kind begin as far as the limits allow."""

@@ -17,7 +17,7 @@ from procrastinate.contrib.django import app
 from procrastinate.exceptions import AlreadyEnqueued, ConnectorException
 
 from koguma.db.models import AllocationRow, NodeRow
-from koguma.db.wake import NODES_QUEUE
+from koguma.db.wake import ALLOCATIONS_QUEUE
 from koguma.model.states import PowerState, ProvisionState
 
 log = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ CANDIDATES_MAX = 50
 def tell_workers(uuid: str) -> None:
     """Queue a job for the allocation. Call it outside of transactions."""
     try:
-        app.configure_task(ALLOCATE_TASK, queue=NODES_QUEUE, queueing_lock=f"allocate {uuid}").defer(uuid=uuid)
+        app.configure_task(ALLOCATE_TASK, queue=ALLOCATIONS_QUEUE, queueing_lock=f"allocate {uuid}").defer(uuid=uuid)
     except AlreadyEnqueued:
         pass
     except (ConnectorException, OperationalError) as error:

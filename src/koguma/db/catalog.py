@@ -211,4 +211,4 @@ def _give_to_waiting_nodes(row: FlavorRow) -> None:
     for node in NodeRow.objects.filter(flavor=None, goal__isnull=False).select_for_update(no_key=True):
         NodeRow.objects.filter(pk=node.pk).update(flavor=row)
         vlan_addresses.settle(NodeRow.objects.filter(pk=node.pk))
-        wake(node.pk, str(node.uuid))
+        wake(node.pk)

@@ -1,4 +1,4 @@
-"""Keeps what only grows within bounds: boots, steps and power-ons of nodes, and jobs that died with their worker."""
+"""Keeps what only grows within bounds: boots, steps and power-ons, events, and jobs that died with their worker."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from datetime import timedelta
 from django.db import connection
 from django.utils import timezone
 
+from koguma.db import events
 from koguma.db.models import PowerOnRow
 
 BOOTS_KEPT = 100
@@ -27,4 +28,5 @@ def forget_old_history() -> None:
             "DELETE FROM procrastinate_jobs WHERE status = 'doing' AND (worker_id IS NULL OR worker_id NOT IN"
             " (SELECT id FROM procrastinate_workers WHERE last_heartbeat > now() - interval '5 minutes'))"
         )
+    events.forget_old()
     PowerOnRow.objects.filter(at__lt=timezone.now() - timedelta(days=1)).delete()

@@ -1,7 +1,7 @@
-"""The worker: runs nodes' steps on Procrastinate, and the site's periodic work.
+"""The worker: runs nodes' steps (`koguma.db.dispatch`), jobs on Procrastinate, and the site's periodic work.
 
-Nodes due are found in the table (`watch_due_nodes`); jobs only carry the news faster and let several workers share the
-work. Power polls have their own queue and few slots, so that BMCs that hang slow nothing but each other.
+Nodes due are found in the table; notifications only carry the news faster. Power polls have their own queue and few
+slots, so that BMCs that hang slow nothing but each other.
 """
 
 from __future__ import annotations
@@ -27,21 +27,26 @@ from procrastinate import PsycopgConnector
 from procrastinate.contrib.django import app
 from procrastinate.contrib.django.utils import connector_params
 
-from koguma.contracts.power import OpenPower
+from koguma.contracts.power import OpenPower, PowerDriver
 from koguma.contracts.switches import OpenSwitch
-from koguma.db import allocations, heartbeats, power_polls, reports
+from koguma.db import admission, allocations, heartbeats, power_polls, reports, webhooks
 from koguma.db.allocations import ALLOCATE_TASK
+from koguma.db.dispatch import Dispatcher, listen, outside
 from koguma.db.housekeeping import forget_old_history
-from koguma.db.lifecycle_store import PostgresStore, due_nodes
-from koguma.db.wake import ADVANCE_TASK, NODES_QUEUE, tell_workers
+from koguma.db.lifecycle_store import PostgresStore, due_nodes, free_stuck_nodes
+from koguma.db.wake import ALLOCATIONS_QUEUE
 from koguma.lifecycle.executor import Executor
 from koguma.lifecycle.policy import Policy
+from koguma.model.limits import Limits
+from koguma.model.states import PowerState
 
 log = logging.getLogger(__name__)
 
 POLLS_QUEUE = "polls"
 POLLS_CONCURRENCY = 2
-WATCH_S = 0.5
+ALLOCATIONS_CONCURRENCY = 2
+STUCK_S = 900.0
+"""No call to anything outside takes so long: a worker that is silent for longer with a node has lost its thread."""
 STOP_TIMEOUT_S = 12.0
 """A step that does not end in this time is left to the next worker."""
 
@@ -61,19 +66,13 @@ def run_worker(concurrency: int) -> None:
         os._exit(0)
 
 
-@app.task(name=ADVANCE_TASK, queue=NODES_QUEUE)
-def advance(uuid: str) -> None:
-    """Take the node as far as it gets."""
-    executor().advance(uuid)
-
-
 @app.task(name="koguma.poll_power", queue=POLLS_QUEUE)
 def poll_power(uuid: str) -> None:
     """Ask the node's BMC for the power state."""
     power_polls.poll(uuid, open_power())
 
 
-@app.task(name=ALLOCATE_TASK, queue=NODES_QUEUE)
+@app.task(name=ALLOCATE_TASK, queue=ALLOCATIONS_QUEUE)
 def allocate(uuid: str) -> None:
     """Find a node for the allocation."""
     allocations.allocate(uuid)
@@ -93,7 +92,26 @@ def executor() -> Executor:
 
 def open_power() -> OpenPower:
     found: OpenPower = import_string(settings.KOGUMA_POWER_DRIVERS)
-    return found
+    return lambda access: _Outside(found(access))
+
+
+class _Outside:
+    """A power driver whose calls need no place inside while they last."""
+
+    def __init__(self, driver: PowerDriver) -> None:
+        self._driver = driver
+
+    def get_power_state(self, *, timeout_s: float) -> PowerState:
+        with outside():
+            return self._driver.get_power_state(timeout_s=timeout_s)
+
+    def set_power_state(self, target: PowerState, *, timeout_s: float) -> None:
+        with outside():
+            self._driver.set_power_state(target, timeout_s=timeout_s)
+
+    def request_shutdown(self, *, timeout_s: float) -> None:
+        with outside():
+            self._driver.request_shutdown(timeout_s=timeout_s)
 
 
 def open_switch() -> OpenSwitch:
@@ -102,20 +120,30 @@ def open_switch() -> OpenSwitch:
 
 
 def policy() -> Policy:
-    return Policy(boot_timeout_s=settings.KOGUMA_NODES_BOOT_TIMEOUT_S, boot_attempts_max=settings.KOGUMA_BOOT_ATTEMPTS)
+    return Policy(
+        boot_timeout_s=settings.KOGUMA_NODES_BOOT_TIMEOUT_S,
+        boot_attempts_max=settings.KOGUMA_BOOT_ATTEMPTS,
+        limits=Limits(**settings.KOGUMA_LIMITS),
+    )
 
 
 async def _run(concurrency: int) -> bool:
     """Whether everything that had begun has ended."""
     loop = asyncio.get_running_loop()
-    threads = ThreadPoolExecutor(concurrency + POLLS_CONCURRENCY + 4, thread_name_prefix="worker")
+    threads = ThreadPoolExecutor(POLLS_CONCURRENCY + ALLOCATIONS_CONCURRENCY + 6, thread_name_prefix="worker")
     loop.set_default_executor(threads)
+    dispatcher = Dispatcher(executor().advance, due_nodes, concurrency)
+    for target, arguments in (
+        (dispatcher.run, ()),
+        (listen, (connector_params(), dispatcher.ring, _stopping)),
+    ):
+        threading.Thread(target=target, args=arguments, name="dispatch", daemon=True).start()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     tasks = [
         asyncio.create_task(_keep(f"queue {queue}", lambda q=queue, n=slots: _work(q, n)))  # type: ignore[misc]
-        for queue, slots in ((NODES_QUEUE, concurrency), (POLLS_QUEUE, POLLS_CONCURRENCY))
+        for queue, slots in ((ALLOCATIONS_QUEUE, ALLOCATIONS_CONCURRENCY), (POLLS_QUEUE, POLLS_CONCURRENCY))
     ]
     for interval_s, work in PERIODIC:
         tasks.append(asyncio.create_task(_keep(work.__name__, lambda s=interval_s, w=work: _every(s, w))))  # type: ignore[misc]
@@ -123,20 +151,32 @@ async def _run(concurrency: int) -> bool:
     await stop.wait()
     log.info("the worker stops")
     _stopping.set()
+    dispatcher.stop()
     for task in tasks:
         task.cancel()
     _, pending = await asyncio.wait(tasks, timeout=STOP_TIMEOUT_S)
     threads.shutdown(wait=False, cancel_futures=True)
-    return not pending and _idle(threads)
+    deadline = time.monotonic() + STOP_TIMEOUT_S - 2
+    while not dispatcher.is_idle() and time.monotonic() < deadline:
+        await asyncio.sleep(0.02)
+    return not pending and dispatcher.is_idle() and _idle(threads)
 
 
-def watch_due_nodes() -> None:
-    """Queue jobs for nodes that are due and that no worker has: their wait is over, or their worker died."""
-    tell_workers(due_nodes())
+def begin_waiting() -> None:
+    """Operations whose turn it is, whatever became of the worker that should have let them begin."""
+    admission.admit_waiting(policy())
+
+
+def end_stuck_claims() -> None:
+    """Free nodes from threads that will not come back."""
+    if freed := free_stuck_nodes(STUCK_S):
+        log.error("calls to something outside never ended; their nodes are free again", extra={"nodes": freed})
 
 
 PERIODIC: tuple[tuple[float, Callable[[], object]], ...] = (
-    (WATCH_S, watch_due_nodes),
+    (2.0, begin_waiting),
+    (1.0, webhooks.deliver_due),
+    (30.0, end_stuck_claims),
     (2.0, power_polls.queue_due),
     (2.0, allocations.allocate_pending),
     (heartbeats.INTERVAL_S, heartbeats.say_alive),

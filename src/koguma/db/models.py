@@ -11,6 +11,7 @@ from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Now
 
+from koguma.db.event_tables import EventRow, PaceRow, WebhookRow
 from koguma.db.switch_tables import PlacementRow, SwitchRow
 from koguma.db.tables import (
     AllocationRow,
@@ -30,10 +31,12 @@ __all__ = [
     "BootRow",
     "ChassisRow",
     "DeployTemplateRow",
+    "EventRow",
     "FlavorRow",
     "InspectionRuleRow",
     "NetworkRow",
     "NodeRow",
+    "PaceRow",
     "PlacementRow",
     "PortRow",
     "PortgroupRow",
@@ -44,6 +47,7 @@ __all__ = [
     "SwitchRow",
     "VolumeConnectorRow",
     "VolumeTargetRow",
+    "WebhookRow",
     "WorkRow",
     "WorkerRow",
 ]
@@ -267,6 +271,7 @@ class WorkRow(models.Model):
     tries = models.IntegerField(default=0)
     attempt = models.IntegerField(default=1)
     data = models.JSONField(default=dict)
+    slot = models.CharField(max_length=16, default="", blank=True)  # what the operation counts as, once admitted
     power_poll_at = models.DateTimeField(null=True)
 
     class Meta:
@@ -274,6 +279,7 @@ class WorkRow(models.Model):
         indexes = [
             models.Index(fields=["wake_at"], name="koguma_work_due", condition=Q(wake_at__isnull=False)),
             models.Index(fields=["power_poll_at"], name="koguma_work_poll"),
+            models.Index(fields=["flow", "slot"], name="koguma_work_busy", condition=Q(operation_id__isnull=False)),
         ]
 
 

@@ -24,7 +24,7 @@ from koguma.db.wake import wake
 from koguma.lifecycle.asked import HELD
 from koguma.lifecycle.errors import VerbRefused
 from koguma.lifecycle.executor import NO_ORDER, begin
-from koguma.lifecycle.flows import BY_STEPS, DELETABLE, FLOWS, move_for, power_flow_for
+from koguma.lifecycle.flows import BY_STEPS, DELETABLE, FLOWS, Move, move_for, power_flow_for
 from koguma.model import layout as layouts
 from koguma.model import names
 from koguma.model.boot_record import BootRecord
@@ -106,7 +106,7 @@ def patch(reference: str, values: Mapping[str, Any], version: int | None = None)
             raise AlreadyExists(f"a node name belongs to one node, {row.name!r} is another's") from None
         if values.keys() & {"flavor", "networks"}:
             vlan_addresses.settle(NodeRow.objects.filter(pk=row.pk))
-        wake(row.pk, str(row.uuid))
+        wake(row.pk)
     return find(str(row.uuid))
 
 
@@ -148,25 +148,11 @@ def request_verb(
             _resume(row, work, move.state or node.provision_state)
             return find(node.uuid)
         _close_steps(row, work, f"replaced by {verb.value}")
-        if move.flow is not None:
+        if move.flow is not None and move.state is None:
             flow = BY_STEPS.get(move.flow, move.flow) if order.steps else move.flow
             _start(row, work, replace(node, goal=None), flow, {"goal": None, "last_error": None}, order)
         else:
-            state = move.state or node.provision_state
-            code = StatusCode.ABORTED if verb is Verb.ABORT else StatusCode.READY
-            changes: dict[str, Any] = {
-                "provision_state": state,
-                "target_provision_state": None,
-                "goal": None,
-                "status_code": code,
-                "status": "aborted by an operator" if verb is Verb.ABORT else "",
-                "asked_step": None,
-            }
-            if verb is Verb.ABORT:
-                changes["last_error"] = "aborted by an operator"
-            NodeRow.objects.filter(pk=row.pk).update(**node_columns(changes))
-            WorkRow.objects.filter(pk=row.pk).update(**operation_columns(None))
-            wake(row.pk, node.uuid)
+            _end(row, node, verb, move)
     return find(node.uuid)
 
 
@@ -180,14 +166,14 @@ def request_power(reference: str, action: PowerAction, version: int | None = Non
     return find(node.uuid)
 
 
-def set_boot_label(reference: str, label: str | None, *, once: bool, reboot: bool) -> Node:
+def set_boot_label(reference: str, label: str | None, version: int | None = None, *, once: bool, reboot: bool) -> Node:
     """What the node boots: from now on, or once; None takes the flavor's label again. An active node is rebooted when
     `reboot` is set.
     """
     if label is not None:
         names.boot_label(label)
     with transaction.atomic():
-        row = _locked(reference, None)
+        row = _locked(reference, version)
         if once:
             row.once_id, row.once_label = (secrets.token_hex(16), label) if label else (None, None)
         else:
@@ -200,10 +186,33 @@ def set_boot_label(reference: str, label: str | None, *, once: bool, reboot: boo
     return find(str(row.uuid))
 
 
+def _end(row: NodeRow, node: Node, verb: Verb, move: Move) -> None:
+    """The node is in the verb's state at once; what has to be done for a real machine there is begun."""
+    state = move.state or node.provision_state
+    is_abort = verb is Verb.ABORT
+    why = "aborted by an operator" if is_abort else ""
+    changes: dict[str, Any] = {
+        "provision_state": state,
+        "target_provision_state": None,
+        "goal": None,
+        "status_code": StatusCode.ABORTED if is_abort else StatusCode.READY,
+        "status": why,
+        "asked_step": None,
+        **({"last_error": why} if is_abort else {}),
+    }
+    flow = FLOWS[move.flow] if move.flow else None
+    operation = None
+    if flow is not None and flow.applies(node):
+        operation, _ = begin(replace(node, provision_state=state), flow, timezone.now())
+    NodeRow.objects.filter(pk=row.pk).update(**node_columns(changes))
+    WorkRow.objects.filter(pk=row.pk).update(**operation_columns(operation))
+    wake(row.pk)
+
+
 def _resume(row: NodeRow, work: WorkRow, state: ProvisionState) -> None:
     NodeRow.objects.filter(pk=row.pk).update(provision_state=state.value)
     WorkRow.objects.filter(pk=work.pk).update(data={**work.data, HELD: False})
-    wake(row.pk, str(row.uuid))
+    wake(row.pk)
 
 
 def _start(
@@ -217,7 +226,7 @@ def _start(
         columns["driver_internal_info"] = {key: value for key, value in internal.items() if not key.startswith(AGENT)}
     NodeRow.objects.filter(pk=row.pk).update(**columns)
     WorkRow.objects.filter(pk=work.pk).update(**operation_columns(operation))
-    wake(row.pk, node.uuid)
+    wake(row.pk)
 
 
 def _close_steps(row: NodeRow, work: WorkRow, reason: str) -> None:

@@ -6,8 +6,10 @@ import contextlib
 import logging
 import random
 from datetime import timedelta
+from typing import Any
 
 from django.db import connection
+from django.db.models import QuerySet
 from django.utils import timezone
 from procrastinate.contrib.django import app
 
@@ -28,6 +30,8 @@ INTERVAL_S = 60.0
 POLLS_PER_S_MAX = 5.0
 TIMEOUT_S = 8.0
 BATCH = 20
+POWER_FAULT = "power failure"
+"""Ironic's word for a BMC that does not do its part."""
 
 
 def queue_due() -> None:
@@ -49,8 +53,15 @@ def queue_due() -> None:
             app.configure_task("koguma.poll_power", queue="polls").defer(uuid=str(row.node.uuid))
 
 
+def _resting(row: NodeRow) -> QuerySet[NodeRow]:
+    """The node, unless an operation has begun meanwhile: that one knows better."""
+    return NodeRow.objects.filter(pk=row.pk, work__operation_id=None)
+
+
 def poll(uuid: str, open_power: OpenPower) -> None:
-    """Ask once. A BMC that does not answer changes nothing but the log: the node may be in use and well."""
+    """Ask once. A BMC that does not answer is the node's fault on record (`fault`, and why in `status`), and changes
+    nothing else: the node may be in use and well.
+    """
     row = NodeRow.objects.filter(uuid=uuid).select_related("work").first()
     access = access_of(row) if row else None
     if row is None or access is None or row.work.operation_id:
@@ -59,16 +70,18 @@ def poll(uuid: str, open_power: OpenPower) -> None:
     try:
         state = open_power(access).get_power_state(timeout_s=TIMEOUT_S)
     except PowerError as error:
-        log.warning("the power state could not be read", extra={"node": row.name, "error": str(error)})
+        if row.fault is None:
+            log.warning("the power state could not be read", extra={"node": row.name, "error": str(error)})
+        _resting(row).update(fault=POWER_FAULT, status=f"its BMC does not answer as it should: {error}"[:500])
         return
-    # An operation that began meanwhile knows better; so does a change that was noted after the question.
-    changed = (
-        NodeRow.objects.filter(pk=row.pk, work__operation_id=None, updated_at__lte=asked_at)
-        .exclude(power_state=state.value)
-        .update(power_state=state.value)
-    )
-    if changed and state is PowerState.OFF and row.power_state == PowerState.ON.value:
-        _bring_back(str(row.uuid))
+    changes: dict[str, Any] = {"power_state": state.value} if state.value != row.power_state else {}
+    if row.fault == POWER_FAULT:
+        changes |= {"fault": None, "status": ""}
+    if changes:
+        # An operation that began meanwhile knows better; so does a change that was noted after the question.
+        changed = _resting(row).filter(updated_at__lte=asked_at).update(**changes)
+        if changed and state is PowerState.OFF and row.power_state == PowerState.ON.value:
+            _bring_back(str(row.uuid))
 
 
 def _bring_back(uuid: str) -> None:

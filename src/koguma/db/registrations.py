@@ -45,7 +45,7 @@ def register(registration: Registration) -> NodeRow:
         _store_hardware(node, registration)
         _store_ports(node, registration)
         _give_addresses(node, registration.remote_address)
-        wake(node.pk, registration.uuid)
+        wake(node.pk)
     return node
 
 
@@ -75,7 +75,8 @@ def add_node(uuid: str, name: str, **columns: object) -> NodeRow:
 
 _PLACES = """
 WITH work AS (
-    INSERT INTO koguma_work (node_id, woken, flow, step, tries, attempt, data) VALUES (%s, false, '', '', 0, 1, '{}')
+    INSERT INTO koguma_work (node_id, woken, flow, step, tries, attempt, data, slot)
+    VALUES (%s, false, '', '', 0, 1, '{}', '')
 )
 INSERT INTO koguma_pulse (node_id) VALUES (%s)
 """

@@ -256,7 +256,7 @@ def _tell_node(node: NodeRow, newest_first: list[BootRow], before: BootRow | Non
     node.save()
     news = before is None or (before.boot_id, before.outcome) != (newest.boot_id, newest.outcome.value)
     if news or node.provision_state == ProvisionState.WAIT_CALL_BACK.value:
-        wake(node.pk, str(node.uuid))
+        wake(node.pk)
 
 
 def _active_status(newest: BootRecord) -> tuple[str, str]:

@@ -261,6 +261,7 @@ def operation_of(row: WorkRow) -> Operation | None:
         tries=row.tries,
         attempt=row.attempt,
         data=row.data,
+        slot=row.slot,
     )
 
 
@@ -275,6 +276,7 @@ def operation_columns(operation: Operation | None) -> dict[str, Any]:
             "tries": 0,
             "attempt": 1,
             "data": {},
+            "slot": "",
         }
     columns = dict(vars(operation))
     columns["operation_id"] = columns.pop("id")

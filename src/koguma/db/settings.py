@@ -6,6 +6,8 @@ KOGUMA_ENROLLMENT_AUTO, KOGUMA_ENROLLMENT_FLAVOR, KOGUMA_NODES_DOMAIN, KOGUMA_NO
 KOGUMA_NODES_SSH_AUTHORIZED_KEYS (one a line)    the keys of koguma.toml with these names
 KOGUMA_INSPECTION_RULES             a YAML file of inspection rules that nobody can change through the API
 KOGUMA_API_AUTH, KOGUMA_API_USERS    how clients of the Ironic API prove who they are, and the user file
+KOGUMA_API_REQUIRE_IF_MATCH    the key api.require_if_match
+KOGUMA_LIMITS_JSON    the table [limits] of koguma.toml
 KOGUMA_BOOT_ATTEMPTS  how often a deploying machine is powered on (3)
 
 Layers above and beside the database are named here by text only: Django loads them.
@@ -13,6 +15,7 @@ Layers above and beside the database are named here by text only: Django loads t
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 from typing import Any
@@ -71,9 +74,11 @@ KOGUMA_NODES_SSH_AUTHORIZED_KEYS = [
 ]
 KOGUMA_INSPECTION_RULES = _environ.get("KOGUMA_INSPECTION_RULES", "")
 KOGUMA_API_AUTH = _environ.get("KOGUMA_API_AUTH", "none")
+KOGUMA_API_REQUIRE_IF_MATCH = _environ.get("KOGUMA_API_REQUIRE_IF_MATCH", "0").lower() in ("1", "true", "yes", "on")
 KOGUMA_API_USERS = _environ.get("KOGUMA_API_USERS", "")
 KOGUMA_KEYSTONE = _environ.get("KOGUMA_KEYSTONE", "")
 KOGUMA_BOOT_ATTEMPTS = int(_environ.get("KOGUMA_BOOT_ATTEMPTS", "3"))
+KOGUMA_LIMITS = json.loads(_environ.get("KOGUMA_LIMITS_JSON", "{}"))
 KOGUMA_POWER_DRIVERS = "koguma.drivers.power.open_power"
 KOGUMA_SWITCH_DRIVERS = "koguma.drivers.switch.open_switch"
 """Finds the power driver of a BMC."""

@@ -14,7 +14,7 @@ from typing import Any
 
 from koguma.lifecycle.errors import StepFailed
 from koguma.lifecycle.fakes import delay_left_s, reject_planned_failure
-from koguma.lifecycle.steps import Again, Context, Done, Result, Step, Wait
+from koguma.lifecycle.steps import Again, Context, Done, Result, Step, Wait, untimed
 from koguma.model.hardware import FAKE, KINDS
 from koguma.model.operation import AskedStep
 from koguma.model.states import PowerState, ProvisionState, StatusCode
@@ -50,7 +50,7 @@ def asked_steps_are_done(states: States, work: str) -> Step:
         step = AskedStep(**steps[place])
         return _run(context, step, states, work) or _next(context, place)
 
-    return Step("the steps asked for are done", states.running, run)
+    return Step("the steps asked for are done", states.running, run, untimed)
 
 
 def _next(context: Context, place: int) -> Again:

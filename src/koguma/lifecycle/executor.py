@@ -36,6 +36,7 @@ from koguma.model.states import ProvisionState, StatusCode, Verb
 log = logging.getLogger(__name__)
 
 FLAVOR_POLL_S = 30.0
+STUCK_MARGIN_S = 120.0
 NO_ORDER = Order()
 
 
@@ -65,7 +66,6 @@ class Executor:
             if claim is None:
                 return
             while not self._stopping():
-                claim.take_wake_up()
                 try:
                     going_on = self._tick(claim)
                 except Superseded:
@@ -78,14 +78,21 @@ class Executor:
 
     def _tick(self, claim: Claim) -> bool:
         """One step, or a part of it. Whether to go on at once."""
-        node, operation = claim.node(), claim.operation()
+        node, operation = claim.look()
         if operation is None:
             return self._pursue_goal(claim, node)
         flow = FLOWS[operation.flow]
         step = flow.step(operation.step)
+        kind = self._policy.limits.kind_of(flow.name)
         if operation.step_started_at is None:
+            if kind and not operation.slot:
+                if not claim.admit(kind, self._policy.limits):
+                    return self._wait_for_slot(claim, operation, kind)
+                operation = replace(operation, slot=kind)
             operation = self._enter(claim, node, operation, step)
             node = claim.node()
+        elif reason := self._reason_stuck(operation, step):
+            return self._fail(claim, node, operation, step, step.timeout_code, reason, {})
         context = self._context(claim, node, operation)
         try:
             result = step.run(context)
@@ -110,6 +117,31 @@ class Executor:
             worker_started_at=self._started_at,
             open_power=self._open_power,
         )
+
+    def _wait_for_slot(self, claim: Claim, operation: Operation, kind: str) -> bool:
+        """As many as the site allows at once are under way; whoever ends one of them wakes this node."""
+        claim.write(
+            expected=operation.id,
+            operation=operation,
+            changes={
+                "status_code": StatusCode.WAITING_FOR_SLOT,
+                "status": f"as many nodes as allowed {kind} at once; this one is next in turn as one of them ends",
+            },
+            wake_at=self._clock() + timedelta(seconds=self._policy.slot_poll_s),
+        )
+        return False
+
+    def _reason_stuck(self, operation: Operation, step: Step) -> str | None:
+        """A step that was left by its worker, or by a call that never ended, is not begun again after its time."""
+        timeout_s, began = step.timeout_s(self._policy), operation.step_started_at
+        if timeout_s is None or began is None:
+            return None
+        # A time without workers is nobody's fault: it counts from this one's start.
+        took_s = (self._clock() - max(began, self._started_at)).total_seconds()
+        # A while longer than a step that waits: that one says itself what it waited for.
+        if took_s <= timeout_s + STUCK_MARGIN_S:
+            return None
+        return f"it may take {timeout_s:g} s, and nothing was heard of it for {took_s:.0f} s"
 
     def _enter(self, claim: Claim, node: Node, operation: Operation, step: Step) -> Operation:
         """Record that the step begins, before it does."""
@@ -240,6 +272,7 @@ class Executor:
             steps=[_step_record(operation, step, now, outcome="failed", reason=reason)],
             wake_at=now + timedelta(seconds=self._policy.goal_retry_s) if goal else None,
         )
+        self._give_slot_on(operation)
         return False
 
     def _finish(
@@ -260,11 +293,16 @@ class Executor:
                 "target_provision_state": None,
                 "target_power_state": None,
                 "status_code": rest_code(state, flow),
-                "status": "",
+                "status": (node.last_error or "") if flow.rest else "",
             },
             steps=[ended],
             wake_at=now if node.goal else None,
         )
+        self._give_slot_on(operation)
+
+    def _give_slot_on(self, operation: Operation) -> None:
+        if operation.slot:
+            self._store.admit_waiting(operation.slot, self._policy.limits)
 
     def _pursue_goal(self, claim: Claim, node: Node) -> bool:
         """Take the next verb towards the node's goal, if it has one and may."""

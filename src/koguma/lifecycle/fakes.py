@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from koguma.lifecycle.errors import StepFailed
-from koguma.lifecycle.steps import Context, Done, Result, Step, Wait
+from koguma.lifecycle.steps import Context, Done, Result, Step, Wait, untimed
 from koguma.model.hardware import FAKE
 from koguma.model.node import Node
 from koguma.model.states import ProvisionState, StatusCode
@@ -24,7 +24,7 @@ def fake_work_is_done(work: str, kind: str, state: ProvisionState, waiting: Prov
     def applies(node: Node) -> bool:
         return node.interface(kind) == FAKE
 
-    return Step(f"the fake {work} is done", state, run, applies=applies)
+    return Step(f"the fake {work} is done", state, run, untimed, applies=applies)
 
 
 def delay_left_s(node: Node, work: str, passed_s: float) -> float:

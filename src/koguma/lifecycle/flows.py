@@ -17,7 +17,7 @@ state leaves the node in the one it has. To add a state's work, add a flow and t
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from koguma.lifecycle import inspection, ports, rescue, steps
 from koguma.lifecycle.asked import States, asked_steps_are_done
@@ -38,6 +38,12 @@ class Flow:
     steps: tuple[Step, ...]
     success: ProvisionState | None = None
     target_power: PowerState | None = None
+    rest: StatusCode | None = None
+    """What explains the node at rest afterwards, where it is no success; its status stays as it is."""
+
+    def applies(self, node: Node) -> bool:
+        """Whether there is anything to do for this node."""
+        return any(step.applies(node) for step in self.steps)
 
     def step(self, name: str) -> Step:
         return next(step for step in self.steps if step.name == name)
@@ -56,7 +62,9 @@ class Flow:
 
 @dataclass(frozen=True)
 class Move:
-    """What a verb does in a state: starts a flow, changes the state at once, or lets the flow under way go on."""
+    """What a verb does in a state: starts a flow, changes the state at once (and may start a flow there), or lets the
+    flow under way go on.
+    """
 
     flow: str | None = None
     state: ProvisionState | None = None
@@ -164,6 +172,16 @@ FLOWS: Mapping[str, Flow] = {
             S.ACTIVE,
         ),
         Flow(PowerAction.ON.value, _POWERED_ON, target_power=PowerState.ON),
+        # What was aborted has failed at once. A real machine is powered off then, because nothing looks after it, and
+        # its ports go back to where it can do no harm.
+        Flow(
+            "abort",
+            (
+                replace(steps.machine_is_off(None), applies=steps.may_be_powered_off),
+                ports.ports_are_in_provisioning(None),
+            ),
+            rest=StatusCode.ABORTED,
+        ),
         Flow(PowerAction.OFF.value, (steps.machine_is_off(None),), target_power=PowerState.OFF),
         Flow(
             PowerAction.SOFT_OFF.value,
@@ -211,12 +229,12 @@ VERBS: Mapping[tuple[ProvisionState, Verb], Move] = {
             S.UNRESCUE_FAILED, S.SERVICE_WAIT, S.SERVICE_FAILED,
         )
     },
-    (S.WAIT_CALL_BACK, Verb.ABORT): Move(state=S.DEPLOY_FAILED),
-    (S.DEPLOY_HOLD, Verb.ABORT): Move(state=S.DEPLOY_FAILED),
-    (S.CLEAN_WAIT, Verb.ABORT): Move(state=S.CLEAN_FAILED),
-    (S.CLEAN_HOLD, Verb.ABORT): Move(state=S.CLEAN_FAILED),
-    (S.INSPECT_WAIT, Verb.ABORT): Move(state=S.INSPECT_FAILED),
-    (S.RESCUE_WAIT, Verb.ABORT): Move(state=S.RESCUE_FAILED),
+    (S.WAIT_CALL_BACK, Verb.ABORT): Move(state=S.DEPLOY_FAILED, flow="abort"),
+    (S.DEPLOY_HOLD, Verb.ABORT): Move(state=S.DEPLOY_FAILED, flow="abort"),
+    (S.CLEAN_WAIT, Verb.ABORT): Move(state=S.CLEAN_FAILED, flow="abort"),
+    (S.CLEAN_HOLD, Verb.ABORT): Move(state=S.CLEAN_FAILED, flow="abort"),
+    (S.INSPECT_WAIT, Verb.ABORT): Move(state=S.INSPECT_FAILED, flow="abort"),
+    (S.RESCUE_WAIT, Verb.ABORT): Move(state=S.RESCUE_FAILED, flow="abort"),
     (S.SERVICE_WAIT, Verb.ABORT): Move(state=S.SERVICE_FAILED),
     (S.SERVICE_HOLD, Verb.ABORT): Move(state=S.SERVICE_FAILED),
     (S.SERVICE_FAILED, Verb.ABORT): Move(state=S.ACTIVE),
@@ -308,6 +326,8 @@ def power_flow_for(node: Node, action: PowerAction, *, busy: bool) -> Flow:
 
 def rest_code(node_state: ProvisionState, flow: Flow) -> StatusCode:
     """What explains a node at rest after a flow."""
+    if flow.rest is not None:
+        return flow.rest
     if node_state is S.ACTIVE:
         if flow.success is not None:
             return StatusCode.RUNNING

@@ -6,7 +6,7 @@ import contextlib
 from datetime import timedelta
 
 from koguma.lifecycle.errors import StepFailed
-from koguma.lifecycle.steps import CLOCK_SKEW_S, Context, Done, Result, Step, Wait
+from koguma.lifecycle.steps import CLOCK_SKEW_S, Context, Done, Result, Step, Wait, untimed
 from koguma.model.hardware import FAKE
 from koguma.model.node import Node
 from koguma.model.states import ProvisionState, StatusCode
@@ -51,7 +51,7 @@ def machine_has_registered(state: ProvisionState) -> Step:
             )
         return Wait(StatusCode.WAITING_FOR_REGISTRATION, "powered on; it has not told about itself yet", 15.0)
 
-    return Step("the machine has registered", state, run, applies=tells_itself)
+    return Step("the machine has registered", state, run, untimed, applies=tells_itself)
 
 
 def inspection_has_ended(state: ProvisionState) -> Step:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from koguma.model.limits import Limits
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,11 @@ class Policy:
     """Doubles from try to try, up to a minute."""
     goal_retry_s: float = 120.0
     """After a failure on the way to its goal, a node that goes there by itself tries again."""
+    step_timeout_s: float = 3600.0
+    """Until a step without a time of its own has failed, its repetitions included."""
+    slot_poll_s: float = 30.0
+    """How often a node that waits to be admitted looks by itself; it is woken when it is."""
+    limits: Limits = field(default_factory=Limits)
     late_reports_s: float = 60.0
     """After a worker starts, boots are not given up for so long: their reports may be waiting to be delivered."""
 

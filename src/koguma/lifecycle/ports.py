@@ -32,7 +32,7 @@ _RETURNS = "returns_to_its_networks"
 """Set while a machine in use is in the provisioning network to boot."""
 
 
-def ports_are_in_provisioning(state: ProvisionState) -> Step:
+def ports_are_in_provisioning(state: ProvisionState | None) -> Step:
     def run(context: Context) -> Result:
         layout, site = _layout(context), _site(context)
         if state is ProvisionState.DEPLOYING:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from koguma.lifecycle.errors import StepFailed
-from koguma.lifecycle.steps import CLOCK_SKEW_S, OFF_STEP, Back, Context, Done, Result, Step, Wait
+from koguma.lifecycle.steps import CLOCK_SKEW_S, OFF_STEP, Back, Context, Done, Result, Step, Wait, untimed
 from koguma.model.boot_record import Outcome
 from koguma.model.hardware import FAKE
 from koguma.model.node import Node
@@ -39,7 +39,7 @@ def rescue_shell_is_up(state: ProvisionState) -> Step:
             )
         return Back(OFF_STEP, reason)
 
-    return Step("the rescue shell is up", state, run, applies=_boots_into_rescue)
+    return Step("the rescue shell is up", state, run, untimed, applies=_boots_into_rescue)
 
 
 def rescue_password_is_forgotten(state: ProvisionState) -> Step:

@@ -61,6 +61,9 @@ class Back:
 Result = Done | Again | Wait | Back
 
 
+_TURN = "power_turn_at"
+
+
 class Context:
     """What a step may look at and act on."""
 
@@ -100,6 +103,18 @@ class Context:
         self.changes["power_state"] = state
         return state
 
+    def wait_for_power_turn(self) -> Wait | None:
+        """None when the power may change now. The turn is remembered, so that a worker that takes over keeps it."""
+        turn = self.time(_TURN)
+        if turn is None:
+            turn = self.claim.power_turn(self.policy.limits, self.now)
+            self.data[_TURN] = turn.isoformat()
+        if turn > self.now:
+            left_s = (turn - self.now).total_seconds()
+            return Wait(StatusCode.WAITING_FOR_POWER_TURN, f"other nodes' power changes first, {left_s:.1f} s", left_s)
+        del self.data[_TURN]
+        return None
+
     def time(self, key: str) -> datetime | None:
         return datetime.fromisoformat(self.data[key]) if key in self.data else None
 
@@ -109,13 +124,18 @@ class Step:
     name: str
     state: ProvisionState | None
     run: Callable[[Context], Result]
-    timeout_s: Callable[[Policy], float | None] = lambda _: None
+    timeout_s: Callable[[Policy], float | None] = lambda policy: policy.step_timeout_s
+    """None: the step has a deadline of its own, or waits for a person."""
     timeout_code: StatusCode = StatusCode.STEP_TIMED_OUT
     applies: Callable[[Node], bool] = lambda _: True
     """Whether the node needs the step; another kind of hardware may not."""
 
 
 OFF_STEP = "the machine is off"
+
+
+def untimed(_: Policy) -> None:
+    """Of steps that have a deadline of their own, or wait for a person."""
 
 
 def is_diskless(node: Node) -> bool:
@@ -180,6 +200,8 @@ def machine_is_off(state: ProvisionState | None) -> Step:
             return Done()
         if _is_about_to_power_itself_off(context):
             return Wait(StatusCode.WAITING_FOR_SELF_POWER_OFF, "it has registered and powers itself off", 1.0)
+        if wait := context.wait_for_power_turn():
+            return wait
         context.power().set_power_state(PowerState.OFF, timeout_s=context.policy.power_call_timeout_s)
         context.changes["power_state"] = PowerState.OFF
         return Done()
@@ -196,6 +218,8 @@ def machine_is_on(state: ProvisionState | None) -> Step:
         if context.observed_power() is PowerState.ON:
             context.data.setdefault("powered_on_at", context.step_started_at.isoformat())
             return Done()
+        if wait := context.wait_for_power_turn():
+            return wait
         context.claim.record_power_on(context.now)
         context.data["powered_on_at"] = context.now.isoformat()
         context.power().set_power_state(PowerState.ON, timeout_s=context.policy.power_call_timeout_s)
@@ -233,7 +257,7 @@ def machine_has_installed(state: ProvisionState) -> Step:
             )
         return Back(OFF_STEP, reason)
 
-    return Step("the machine has installed", state, run, applies=is_diskless)
+    return Step("the machine has installed", state, run, untimed, applies=is_diskless)
 
 
 def node_is_handed_over(state: ProvisionState) -> Step:

@@ -41,6 +41,8 @@ class Operation:
     """How often the machine has been powered on in this operation."""
     data: dict[str, Any] = field(default_factory=dict)
     """What steps tell later steps: small, JSON."""
+    slot: str = ""
+    """What it counts as since it was admitted (`model.limits`); empty before, and where nothing limits it."""
 
 
 @dataclass(frozen=True)

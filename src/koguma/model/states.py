@@ -105,6 +105,8 @@ class StatusCode(StrEnum):
     WAITING_FOR_MACHINE = "WAITING_FOR_MACHINE"  # the machine is busy with what it was asked for
     WAITING_FOR_SWITCH_PORT = "WAITING_FOR_SWITCH_PORT"  # its switch is busy or does not answer; asked again
     HELD = "HELD"  # a step asked to wait here until somebody lets the node go on
+    WAITING_FOR_SLOT = "WAITING_FOR_SLOT"  # as many others are under way as the site allows at once
+    WAITING_FOR_POWER_TURN = "WAITING_FOR_POWER_TURN"  # others' power changes first: so many a second are allowed
     WAITING_FOR_RETRY = "WAITING_FOR_RETRY"  # a step failed with an error that may pass
     NO_BMC = "NO_BMC"  # no BMC is on record, so its power cannot be controlled
     BMC_REFUSED = "BMC_REFUSED"  # the BMC answered and refused

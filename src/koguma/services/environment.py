@@ -34,6 +34,7 @@ def prepare_django(config: Config, dsn: str) -> None:
     os.environ["KOGUMA_DB_DSN"] = dsn
     os.environ["KOGUMA_SECRETS_DIR"] = str(config.secrets_dir)
     os.environ["KOGUMA_API_AUTH"] = config.api.auth
+    os.environ["KOGUMA_API_REQUIRE_IF_MATCH"] = "1" if config.api.require_if_match else "0"
     os.environ["KOGUMA_API_USERS"] = str(config.api.users.absolute()) if config.api.users else ""
     if config.api.auth == "keystone":
         os.environ["KOGUMA_KEYSTONE"] = config.keystone.model_dump_json()
@@ -42,6 +43,7 @@ def prepare_django(config: Config, dsn: str) -> None:
     os.environ["KOGUMA_ENROLLMENT_FLAVOR"] = config.enrollment.flavor
     os.environ["KOGUMA_NODES_DOMAIN"] = config.nodes.domain
     os.environ["KOGUMA_NODES_BOOT_TIMEOUT_S"] = str(config.nodes.boot_timeout_s)
+    os.environ["KOGUMA_LIMITS_JSON"] = config.limits.model_dump_json()
     os.environ["KOGUMA_NODES_SSH_AUTHORIZED_KEYS"] = "\n".join(config.nodes.ssh_authorized_keys)
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "koguma.db.settings")
     import django  # noqa: PLC0415 - reads the environment set above

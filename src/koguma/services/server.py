@@ -37,9 +37,18 @@ def serve(config: Config) -> None:
     """Serve until SIGTERM or SIGINT, finishing requests that are under way."""
     import uvicorn  # noqa: PLC0415 - after Django is set up, and only in this process
 
+    from koguma.api.events import stop_streams  # noqa: PLC0415 - needs Django set up
+
+    class Server(uvicorn.Server):
+        """Ends the streams of events first: they would never end by themselves."""
+
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            stop_streams()
+            await super().shutdown(sockets)
+
     sockets = [_tcp(config.api.listen), _unix(config.server_socket)]
     log.info("the API answers", extra={"address": f"http://{config.api.listen}", "socket": str(config.server_socket)})
-    uvicorn.Server(
+    Server(
         uvicorn.Config(
             "koguma.api.asgi:application",
             log_config=None,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import typer
 
 from koguma.services import database
@@ -16,6 +18,8 @@ def worker(config_path: ConfigOption = None) -> None:
     config = begin("worker", config_path)
     dsn = database.dsn_of(config)
     database.wait_until_it_answers(dsn)
+    # A thread that waits for a BMC keeps its node claimed, and a claim is a connection (`koguma.db.dispatch`).
+    os.environ.setdefault("KOGUMA_DB_CONNECTIONS", str(config.worker.concurrency + 80))
     prepare_django(config, dsn)
     from koguma.db.jobs import run_worker  # noqa: PLC0415 - needs Django set up
     from koguma.db.migrate import migrate  # noqa: PLC0415

@@ -11,8 +11,6 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from tests.contract.ovs_switch import OvsBench
-from tests.unit import factories
 
 from koguma.contracts.power import FakePower
 from koguma.db import nodes, registrations, switches
@@ -24,6 +22,8 @@ from koguma.lifecycle.policy import Policy
 from koguma.model.network import Purpose
 from koguma.model.states import ProvisionState, StatusCode, Verb
 from koguma.model.switch import Switch
+from tests.contract.ovs_switch import OvsBench
+from tests.unit import factories
 
 pytestmark = [
     pytest.mark.root,

@@ -137,7 +137,7 @@ def test_a_node_belongs_to_one_worker_at_a_time() -> None:
         assert mine is not None
         assert due_nodes() == []  # it is due, but somebody has it
         assert in_threads(1, lambda _: _can_claim(uuid)) == [False]
-    assert due_nodes() == [uuid]
+    assert due_nodes() == [(uuid, 0)]
     assert in_threads(1, lambda _: _can_claim(uuid)) == [True]
 
 

@@ -174,4 +174,4 @@ def _refuse(row: NodeRow, error: KogumaError) -> None:
         status_code=StatusCode.REFUSED_BY_RULE.value,
         status=reason,
     )
-    wake(row.pk, str(row.uuid))
+    wake(row.pk)

@@ -125,7 +125,7 @@ def _with_consequences(columns: Row, row: Row) -> None:
     if key := _flavor_key(columns.get("resource_class") or ""):
         columns["flavor_id"] = key
     if "maintenance" in columns:
-        wake(row["id"], str(row["uuid"]))
+        wake(row["id"])
 
 
 def _reject_by_state(values: Row, row: Row) -> None:

@@ -87,7 +87,7 @@ def heartbeat(request: Request, reference: str) -> Response:
             "agent_last_heartbeat": timezone.now().isoformat(),
         }
         NodeRow.objects.filter(pk=row.pk).update(driver_internal_info={**info, **told})
-        wake(row.pk, str(row.uuid))
+        wake(row.pk)
     return Response(202)
 
 
@@ -109,7 +109,7 @@ def continue_inspection(request: Request) -> Response:
         taken = set(PortRow.objects.filter(mac__in=macs).values_list("mac", flat=True))
         PortRow.objects.bulk_create(PortRow(node=row, mac=mac) for mac in dict.fromkeys(macs) if mac not in taken)
         agent_told(row, inventory, data)
-        wake(row.pk, str(row.uuid))
+        wake(row.pk)
     if request.minor < 84:
         return Response(202, {"uuid": str(row.uuid)})
     document = NODES.document_of(request, str(row.uuid))

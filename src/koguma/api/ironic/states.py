@@ -125,7 +125,7 @@ def delete_maintenance(request: Request, reference: str) -> Response:
 def _maintain(reference: str, **columns: Any) -> Response:
     row = node_row(reference)
     NodeRow.objects.filter(pk=row["id"]).update(**columns)
-    wake(row["id"], str(row["uuid"]))
+    wake(row["id"])
     return Response(202)
 
 

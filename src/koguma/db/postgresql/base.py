@@ -20,6 +20,8 @@ from psycopg.pq import TransactionStatus
 
 CONNECTIONS_MAX = int(os.environ.get("KOGUMA_DB_CONNECTIONS", "32"))
 """Of one process, at a time."""
+IDLE_MAX = 16
+"""More than these were needed by a crowd that is gone."""
 WAIT_S = 15.0
 
 _idle: deque[Any] = deque()
@@ -46,7 +48,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
         try:
             if not held.closed and held.info.transaction_status != TransactionStatus.IDLE:
                 held.rollback()
-            if held.closed or held.info.transaction_status != TransactionStatus.IDLE:
+            if held.closed or held.info.transaction_status != TransactionStatus.IDLE or len(_idle) >= IDLE_MAX:
                 held.close()
             else:
                 _idle.append(held)
