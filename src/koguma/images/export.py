@@ -19,9 +19,9 @@ from uuid import UUID
 from koguma.images.checkout import checkout
 from koguma.images.erofsorder import sort_attributes
 from koguma.images.errors import ImageError, ToolError
-from koguma.images.files import remove_tree, write_all
+from koguma.images.files import remove_tree, write_parts
 from koguma.images.objects import ObjectStore
-from koguma.images.tarstream import entries_stream
+from koguma.images.tarstream import entries_parts
 from koguma.images.tools import last_words, run_tool
 from koguma.images.trees import FILE, NORMAL_MTIME_NS, Entry, walk
 
@@ -95,7 +95,7 @@ def _squashfs(store: ObjectStore, root: Entry, output: Path, progress: Callable[
     SOURCE_DATE_EPOCH; so that is set to the newest time in the tree, which changes no other file's."""
     entries = [(b"", root), *walk(store.read, root)]
     environment = os.environ | {"SOURCE_DATE_EPOCH": str(_newest_time_s(entries))}
-    stream = entries_stream(store, entries)
+    stream = entries_parts(store, entries)
     command = [
         *_as_owner_of(root),
         "mksquashfs", "-", str(output), "-tar", "-comp", "zstd", "-Xcompression-level", str(SQUASHFS_ZSTD_LEVEL),
@@ -146,16 +146,18 @@ def _newest_time_s(entries: list[tuple[bytes, Entry]]) -> int:
     return max(0, max([NORMAL_MTIME_NS, *times]) // 10**9)
 
 
-def _feed(process: subprocess.Popen[bytes], stream: Iterator[bytes], progress: Callable[[int], None] | None) -> None:
+def _feed(
+    process: subprocess.Popen[bytes], stream: Iterator[list[bytes]], progress: Callable[[int], None] | None
+) -> None:
     """Write the stream to the tool; one that ends early is judged by its exit status."""
     assert process.stdin is not None  # noqa: S101 - opened as a pipe
     try:
         with process.stdin as pipe:
             fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
-            for piece in stream:
-                write_all(pipe.fileno(), piece)
+            for parts in stream:
+                write_parts(pipe.fileno(), parts)
                 if progress:
-                    progress(len(piece))
+                    progress(sum(map(len, parts)))
     except BrokenPipeError:
         return
 

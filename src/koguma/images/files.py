@@ -9,12 +9,15 @@ import fcntl
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
 from koguma.images.errors import ImageError, StorageError
+
+_PARTS_MAX = 1024
+"""Linux takes no more in one call."""
 
 
 def write_atomically(path: Path, data: bytes, *, mode: int = 0o644) -> None:
@@ -56,6 +59,15 @@ def write_all(descriptor: int, data: bytes | memoryview) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(descriptor, view) :]
+
+
+def write_parts(descriptor: int, parts: Sequence[bytes]) -> None:
+    """As `write_all`, of many parts one after the other without joining them."""
+    for start in range(0, len(parts), _PARTS_MAX):
+        some = parts[start : start + _PARTS_MAX]
+        written = os.writev(descriptor, some)
+        if written < sum(map(len, some)):
+            write_all(descriptor, memoryview(b"".join(some))[written:])
 
 
 def sync_directory(path: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -29,6 +30,8 @@ _IN_FLIGHT_MAX = 16
 _READ_BYTES = 1024 * 1024
 _STREAM_MIN_BYTES = 8 * 1024 * 1024
 """Larger files are read in pieces: every thread may hold one that is not, and what it compresses to."""
+_BUFFER_MIN_BYTES = 1024 * 1024
+_own = threading.local()
 
 
 class FileHasher:
@@ -117,7 +120,8 @@ def _store_large(writer: ObjectWriter, path: bytes) -> tuple[bytes, int]:
         return writer.add_stream(_pieces(descriptor))
 
 
-def _content(path: bytes, expected: int) -> bytes:
+def _content(path: bytes, expected: int) -> bytes | memoryview:
+    """The content of a file, until the thread reads the next one."""
     with _opened(path) as descriptor:
         return _read_all(descriptor, expected)
 
@@ -145,11 +149,15 @@ def _open_regular(path: bytes) -> int:
     return descriptor
 
 
-def _read_all(descriptor: int, expected: int) -> bytes:
-    content = os.read(descriptor, expected + 1)
-    if len(content) == expected:
-        return content
-    pieces = [content]  # a short read, or a file that grew since the walk
+def _read_all(descriptor: int, expected: int) -> bytes | memoryview:
+    """Into the thread's own buffer: new memory for every file would cost more than its hash."""
+    buffer = _own.__dict__.get("buffer")
+    if buffer is None or len(buffer) <= expected:
+        buffer = _own.buffer = memoryview(bytearray(max(_BUFFER_MIN_BYTES, expected + 1)))
+    size = os.readv(descriptor, [buffer[: expected + 1]])
+    if size == expected:
+        return buffer[:size]
+    pieces = [bytes(buffer[:size])]  # a short read, or a file that grew since the walk
     while piece := os.read(descriptor, _READ_BYTES):
         pieces.append(piece)
     return b"".join(pieces)

@@ -44,15 +44,20 @@ def tar_stream(store: ObjectStore, root: Entry) -> Iterator[bytes]:
 
 def entries_stream(store: ObjectStore, entries: Iterable[Item]) -> Iterator[bytes]:
     """These paths and entries as the bytes of a tar file; the first name of a hard-linked file has its content."""
+    return (b"".join(parts) for parts in entries_parts(store, entries))
+
+
+def entries_parts(store: ObjectStore, entries: Iterable[Item]) -> Iterator[list[bytes]]:
+    """As `entries_stream`, each piece in its parts, for whoever can write many at once and need not copy them first."""
     with ThreadPoolExecutor(max(2, os.cpu_count() or 1), thread_name_prefix="read") as pool:
-        ahead: deque[Future[bytes] | Entry] = deque()
+        ahead: deque[Future[list[bytes]] | Entry] = deque()
         for batch in _batches(_with_first_names(entries)):
             ahead.append(batch if isinstance(batch, Entry) else pool.submit(_render, store, batch))
             if len(ahead) > _BATCHES_AHEAD:
                 yield from _pieces(store, ahead.popleft())
         while ahead:
             yield from _pieces(store, ahead.popleft())
-    yield bytes(2 * _BLOCK)
+    yield [bytes(2 * _BLOCK)]
 
 
 def _with_first_names(items: Iterable[Item]) -> Iterator[tuple[bytes, Entry, bytes]]:
@@ -83,8 +88,8 @@ def _batches(
         yield batch
 
 
-def _render(store: ObjectStore, batch: list[tuple[bytes, Entry, bytes]]) -> bytes:
-    parts = []
+def _render(store: ObjectStore, batch: list[tuple[bytes, Entry, bytes]]) -> list[bytes]:
+    parts: list[bytes] = []
     for path, entry, first in batch:
         if first:
             parts.append(_header(path, entry, _HARD_LINK, first))
@@ -93,16 +98,17 @@ def _render(store: ObjectStore, batch: list[tuple[bytes, Entry, bytes]]) -> byte
         parts.append(_header(name, entry, _TYPES[entry.kind], entry.target))
         if entry.kind == FILE and 0 < entry.size < _LARGE_MIN_BYTES:
             parts += (store.read(entry.digest), bytes(-entry.size % _BLOCK))
-    return b"".join(parts)
+    return parts
 
 
-def _pieces(store: ObjectStore, part: Future[bytes] | Entry) -> Iterator[bytes]:
+def _pieces(store: ObjectStore, part: Future[list[bytes]] | Entry) -> Iterator[list[bytes]]:
     """A rendered batch, or a large file's content."""
     if not isinstance(part, Entry):
         yield part.result()
         return
-    yield from store.chunks(part.digest)
-    yield bytes(-part.size % _BLOCK)
+    for chunk in store.chunks(part.digest):
+        yield [chunk]
+    yield [bytes(-part.size % _BLOCK)]
 
 
 def tar_header(name: bytes, entry: Entry) -> bytes:
