@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from koguma.images.repository import Repository
 from tests.unit.images.making import make_tree
 
 Image = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -69,3 +70,17 @@ def test_names_that_are_not_text_are_printed_safely(image: Image, tmp_path: Path
     image("commit", "-b", "main", "-m", "second", str(tree))
 
     assert "A /\\xff\\x1b[31m\n" in image("show").stdout
+
+
+def test_labels_of_a_long_history_are_told_without_a_line_for_each_that_expired(image: Image, tmp_path: Path) -> None:
+    with Repository.init(tmp_path / "repository") as repository:
+        (repository.path / "policy.toml").write_text("[labels]\nkeep_commits_per_branch = 1\nkeep_days = 0\n")
+        for number in range(14):
+            tree = make_tree(tmp_path / "tree", {"etc/motd": str(number)})
+            repository.commit_tree(tree, "main", f"number {number}", remember=False)
+
+    said = image("labels").stdout.splitlines()
+
+    assert said[-1] == "4 more commits have no label; --json lists them"
+    assert sum("has no label" in line for line in said) == 10
+    assert len(json.loads(image("labels", "--json").stdout)["unlabelled"]) == 14

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from koguma.images.retention import Kept
 
 app = typer.Typer()
+_UNLABELLED_SHOWN = 10
+"""Of a long history nearly every label has expired; who wants to know of each asks for JSON."""
 
 
 @app.command()
@@ -87,8 +89,10 @@ def labels(
     print_table(
         [(item.name, item.kind, item.commit[:12], _kept_words(state.kept.get(item.commit))) for item in state.labels]
     )
-    for missing in state.unlabelled:
+    for missing in state.unlabelled[:_UNLABELLED_SHOWN]:
         print(f"{missing.commit[:12]} has no label: {missing.reason}")
+    if (more := len(state.unlabelled) - _UNLABELLED_SHOWN) > 0:
+        print(f"{more} more commits have no label; --json lists them")
 
 
 def _label_document(label: Label, kept: Kept | None) -> dict[str, Any]:
