@@ -22,9 +22,10 @@ from koguma.db.rows import boot_of, node_columns, node_of, operation_columns, op
 from koguma.db.sealing import seal
 from koguma.db.wake import wake
 from koguma.lifecycle.asked import HELD
+from koguma.lifecycle.cabling import must_move
 from koguma.lifecycle.errors import VerbRefused
 from koguma.lifecycle.executor import NO_ORDER, begin
-from koguma.lifecycle.flows import BY_STEPS, DELETABLE, FLOWS, Move, move_for, power_flow_for
+from koguma.lifecycle.flows import BY_STEPS, DELETABLE, FLOWS, HAND_OVER, Move, move_for, power_flow_for
 from koguma.model import layout as layouts
 from koguma.model import names
 from koguma.model.boot_record import BootRecord
@@ -164,6 +165,21 @@ def request_power(reference: str, action: PowerAction, version: int | None = Non
         flow = power_flow_for(node, action, busy=operation_of(work) is not None)
         _start(row, work, node, flow.name, {})
     return find(node.uuid)
+
+
+def hand_over(row: NodeRow) -> None:
+    """Move a machine in use that has installed to its networks, unless something else is under way, which does so. It
+    has left the provisioning network by itself already.
+    """
+    if row.provision_state != ProvisionState.ACTIVE.value:
+        return
+    node = node_of(with_all(NodeRow.objects.filter(pk=row.pk)).get())
+    flavor = catalog.flavor(node.flavor) if node.flavor else None
+    work = WorkRow.objects.select_for_update(no_key=True).get(pk=row.pk)
+    if work.operation_id or flavor is None or not layouts.is_switched(node):
+        return
+    if must_move(layouts.layout_for(node, flavor.layout)):
+        _start(row, work, node, HAND_OVER, {})
 
 
 def set_boot_label(reference: str, label: str | None, version: int | None = None, *, once: bool, reboot: bool) -> Node:

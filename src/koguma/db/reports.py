@@ -17,7 +17,7 @@ from typing import Any
 from django.db import transaction
 from django.utils import timezone
 
-from koguma.db import vlan_addresses
+from koguma.db import nodes, vlan_addresses
 from koguma.db.models import BootRow, NodeRow, PowerOnRow, PulseRow
 from koguma.db.rows import boot_columns, boot_of, flavor_of, node_of, with_all
 from koguma.db.snapshots import mode_of
@@ -238,6 +238,7 @@ def _tell_node(node: NodeRow, newest_first: list[BootRow], before: BootRow | Non
     newest = boot_of(boots[0])
     last_success = next((row for row in boots if row.outcome == Outcome.SUCCEEDED.value), None)
     installed_at = last_success.finished_at if last_success else None
+    seen_at = node.installed_at
     if last_success and installed_at and (node.installed_at is None or installed_at > node.installed_at):
         node.installed_at = installed_at
         node.installed_label, node.installed_commit = last_success.label, last_success.commit
@@ -257,6 +258,8 @@ def _tell_node(node: NodeRow, newest_first: list[BootRow], before: BootRow | Non
     news = before is None or (before.boot_id, before.outcome) != (newest.boot_id, newest.outcome.value)
     if news or node.provision_state == ProvisionState.WAIT_CALL_BACK.value:
         wake(node.pk)
+    if last_success is boots[0] and node.installed_at == installed_at != seen_at:
+        nodes.hand_over(node)
 
 
 def _active_status(newest: BootRecord) -> tuple[str, str]:

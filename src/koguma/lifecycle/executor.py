@@ -287,12 +287,12 @@ class Executor:
             expected=operation.id,
             operation=None,
             changes={
+                "status_code": rest_code(state, flow),
                 **changes,
                 **({"asked_step": None} if ASKED in operation.data else {}),
                 "provision_state": state,
                 "target_provision_state": None,
                 "target_power_state": None,
-                "status_code": rest_code(state, flow),
                 "status": (node.last_error or "") if flow.rest else "",
             },
             steps=[ended],

@@ -83,6 +83,9 @@ _DEPLOYMENT = (
     steps.node_is_handed_over(S.DEPLOYING),
 )
 
+HAND_OVER = "hand over"
+"""For a machine in use that booted without being asked to, and waits to be moved."""
+
 _POWERED_ON = (
     ports.machine_in_use_boots_from_provisioning(),
     steps.machine_is_on(None),
@@ -171,6 +174,7 @@ FLOWS: Mapping[str, Flow] = {
             ),
             S.ACTIVE,
         ),
+        Flow(HAND_OVER, (ports.ports_are_in_their_networks(None),)),
         Flow(PowerAction.ON.value, _POWERED_ON, target_power=PowerState.ON),
         # What was aborted has failed at once. A real machine is powered off then, because nothing looks after it, and
         # its ports go back to where it can do no harm.

@@ -44,10 +44,15 @@ def ports_are_in_provisioning(state: ProvisionState | None) -> Step:
     )
 
 
-def ports_are_in_their_networks(state: ProvisionState) -> Step:
+def ports_are_in_their_networks(state: ProvisionState | None) -> Step:
+    """Without a state: of a machine that is in use and has just installed."""
+
     def run(context: Context) -> Result:
         site = _site(context)
-        return _placed(context, site, cabling.plan_for_use(context.node, _layout(context), site))
+        result = _placed(context, site, cabling.plan_for_use(context.node, _layout(context), site))
+        if state is None and isinstance(result, Done):
+            context.changes["status_code"] = StatusCode.RUNNING
+        return result
 
     return Step(
         "its ports are in the networks of its use", state, run, _timeout, StatusCode.SWITCH_PORT_TIMED_OUT, is_switched
@@ -112,7 +117,10 @@ def machine_in_use_is_in_its_networks() -> Step:
         if not context.data.get(_RETURNS):
             return Done()
         site = _site(context)
-        return _placed(context, site, cabling.plan_for_use(context.node, _layout(context), site))
+        result = _placed(context, site, cabling.plan_for_use(context.node, _layout(context), site))
+        if isinstance(result, Done):
+            context.changes["status_code"] = StatusCode.RUNNING  # nobody will hear a heartbeat of it
+        return result
 
     return Step(
         "its ports are in the networks of its use, again",

@@ -230,7 +230,7 @@ def test_a_reboot_through_koguma_comes_back_to_provisioning_and_returns(site: Si
         StatusCode.WAITING_FOR_INSTALLED,
     )
     node = site.installed()
-    assert (site.vlans(), node.target_power_state, node.status_code) == (RED, None, StatusCode.BOOTING)
+    assert (site.vlans(), node.target_power_state, node.status_code) == (RED, None, StatusCode.RUNNING)
 
 
 def test_power_on_of_a_machine_that_is_on_moves_nothing(site: Site) -> None:
@@ -323,3 +323,13 @@ def test_fake_hardware_that_is_switched_is_placed_as_any_other(site: Site) -> No
     site.advance_until(S.AVAILABLE, 2)
     assert (site.vlans(2), recorded()["node2-eth0"]) == (PROVISIONING, ("provisioning", 100))
     assert list(AddressRow.objects.values_list("network__name", flat=True)) == ["provisioning"]
+
+
+def test_a_machine_in_use_that_boots_by_itself_is_handed_over_again(site: Site) -> None:
+    factories.flavor()
+    site.active()
+    assert site.vlans() == PROVISIONING
+    nodes.patch("node-1", {"networks": ["red"]})  # for its next use; and then somebody presses the button
+    site.sleep(60)
+    node = site.installed()
+    assert (site.vlans(), node.provision_state, node.status_code) == (RED, S.ACTIVE, StatusCode.RUNNING)
