@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 
 import pytest
+from django.db import connection
 
 from koguma.contracts.errors import SwitchRefused, SwitchUnreachable
 from koguma.contracts.power import Access, FakePower
@@ -333,3 +335,31 @@ def test_a_machine_in_use_that_boots_by_itself_is_handed_over_again(site: Site) 
     site.sleep(60)
     node = site.installed()
     assert (site.vlans(), node.provision_state, node.status_code) == (RED, S.ACTIVE, StatusCode.RUNNING)
+
+
+def test_a_node_whose_switch_is_taken_waits_without_keeping_its_worker(site: Site) -> None:
+    flavor("red")
+    site.register()
+    site.sleep(120)
+    taken, over = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with switches.opened("lab-switch", site.open_switch) as driver:
+            assert driver is not None
+            taken.set()
+            over.wait(60)
+        connection.close()
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    assert taken.wait(60)
+    node = site.advance()
+    over.set()
+    holder.join(60)
+    assert (node.status_code, node.status) == (
+        StatusCode.WAITING_FOR_SWITCH_PORT,
+        "switch lab-switch serves another node",
+    )
+    assert site.switch.calls == []
+    site.sleep(1)
+    assert site.advance().status_code is not StatusCode.WAITING_FOR_SWITCH_PORT
