@@ -78,7 +78,7 @@ bench-images: packages $(BIN)/koguma ## The image repository beside OSTree and, 
 	$(SUDO) $(BIN)/python bench/images.py
 
 bench-lifecycle: $(BIN)/koguma ## The Ironic API: creates, PATCH, lists and deploys of a fleet of fake hardware
-	$(BIN)/python bench/lifecycle.py
+	$(BIN)/python bench/lifecycle.py --ironic build/ironic-39
 
 clean: ## Remove what building and testing made here
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build src/*.egg-info

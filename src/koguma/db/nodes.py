@@ -136,7 +136,20 @@ def request_verb(
     order: Order = NO_ORDER,
     columns: Mapping[str, Any] | None = None,
 ) -> Node:
-    """Start what the verb asks for; a worker goes on. `columns` are changed with it. Raises VerbRefused."""
+    """As `ask_verb`; the node as it is then."""
+    return find(ask_verb(reference, verb, version, order, columns))
+
+
+def ask_verb(
+    reference: str,
+    verb: Verb,
+    version: int | None = None,
+    order: Order = NO_ORDER,
+    columns: Mapping[str, Any] | None = None,
+) -> str:
+    """Start what the verb asks for; a worker goes on. `columns` are changed with it. The node's UUID. Raises
+    VerbRefused.
+    """
     with transaction.atomic():
         row = _locked(reference, version)
         node, work = node_of(row), WorkRow.objects.select_for_update(no_key=True).get(pk=row.pk)
@@ -147,14 +160,14 @@ def request_verb(
             NodeRow.objects.filter(pk=row.pk).update(**columns)
         if move.resumes:
             _resume(row, work, move.state or node.provision_state)
-            return find(node.uuid)
+            return node.uuid
         _close_steps(row, work, f"replaced by {verb.value}")
         if move.flow is not None and move.state is None:
             flow = BY_STEPS.get(move.flow, move.flow) if order.steps else move.flow
             _start(row, work, replace(node, goal=None), flow, {"goal": None, "last_error": None}, order)
         else:
             _end(row, node, verb, move)
-    return find(node.uuid)
+    return node.uuid
 
 
 def request_power(reference: str, action: PowerAction, version: int | None = None) -> Node:

@@ -153,7 +153,7 @@ def put_provision(request: Request, reference: str) -> Response:
         columns["rescue_password_hash"] = hashed_password(_rescue_password(body))
     if body.get("configdrive") is not None:
         columns["instance_info"] = {**row["instance_info"], "configdrive": body["configdrive"]}
-    _ask(lambda: store.request_verb(str(row["uuid"]), verb, order=order, columns=columns))
+    _ask(lambda: store.ask_verb(str(row["uuid"]), verb, order=order, columns=columns))
     return _accepted(request, reference)
 
 
