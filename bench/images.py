@@ -125,7 +125,7 @@ def edit_rows(made: Trees, scratch: Path, options: argparse.Namespace) -> list[R
     starts, commits, labels, bytes_changed = [], [], [], 0
     image = Image(scratch / "edit")
     image("init")
-    image("commit", "-b", "main", "-m", "v1", str(made.v1))  # with its label
+    first = image("commit", "-b", "main", "-m", "v1", str(made.v1))  # with its label
     image("edit", "main", "--", "true")  # the first edit of a day fetches package lists
     image("edit", "main", "--discard")
     for number in range(options.runs):
@@ -145,6 +145,7 @@ def edit_rows(made: Trees, scratch: Path, options: argparse.Namespace) -> list[R
     with_label = [commit + label for commit, label in zip(commits, labels, strict=True)]
     note = f"{bytes_changed / 1e6:.1f} MB of files changed"
     return [
+        row("first commit, to its bootable label", [first], "s", note="what `commit` does unless --no-wait is said"),
         row("edit -- true, its label is there", starts, "s"),
         row("commit of an edit that upgraded one package", commits, "s", at_most=round(allowed, 3), note=note),
         row("the same, to its bootable label", with_label, "s", at_most=10),
@@ -183,10 +184,17 @@ def export_rows(made: Trees, scratch: Path, options: argparse.Namespace) -> list
             (scratch / "a.img").unlink()
             megabytes.append(peak_mb(command))
             (scratch / "a.img").unlink()
+    with_labels(image.repository)
+    image("labels")
+    kept = [
+        image("export", "main", "--format", "squashfs", "-o", str(scratch / f"kept-{number}.img"))
+        for number in range(options.runs)
+    ]
     ratios = [mine / other for mine, other in zip(ours, theirs, strict=True)]
     beside = [mine - other for mine, other in zip(ours_mb, theirs_mb, strict=True)]
     return [
         row("export to squashfs", ours, "s"),
+        row("export of a commit that has its label", kept, "s", note="a copy of the label's root image"),
         row("mksquashfs of the plain tree", theirs, "s", peer="mksquashfs"),
         row("export to squashfs / mksquashfs", ratios, "x", at_most=1.15, peer="mksquashfs"),
         row("memory of a first commit", memory["commit"], "MB", at_most=KOGUMA_MEMORY_MAX_MB),
