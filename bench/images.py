@@ -47,6 +47,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--other-runs", type=int, default=1, help="Rounds with the peers that no aim is held against.")
     parser.add_argument("--cold-runs", type=int, default=3, help="Rounds with an empty page cache, as root.")
+    parser.add_argument("--counts", type=int, nargs="+", default=(1, 4, 16), help="Of growth: sizes of the tree.")
     parser.add_argument("--scale", choices=("small", "full"), default="full", help="Which trees: full is the aim's.")
     parser.add_argument("--folder", type=Path, default=Path("/var/tmp/koguma-bench-images"), help="Kept: the trees.")
     parser.add_argument("--only", action="append", choices=tuple(PARTS), help="A part of it; can be said again.")
@@ -205,7 +206,7 @@ def export_rows(made: Trees, scratch: Path, options: argparse.Namespace) -> list
 def growth_rows(_: Trees, scratch: Path, options: argparse.Namespace) -> list[Row]:
     """One small edit over trees of 1, 4 and 16 times the size: edit to commit must not grow with them."""
     rows = []
-    for count in (1, 4, 16):
+    for count in options.counts:
         tree = growing_tree(options.folder / "trees", count)
         image = Image(scratch / f"growth-{count}")
         image("init")
