@@ -52,6 +52,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("/var/tmp/koguma-bench-images"), help="Kept: the trees.")
     parser.add_argument("--only", action="append", choices=tuple(PARTS), help="A part of it; can be said again.")
     parser.add_argument("--peers", default="", help="Names of peers, by comma; otherwise all that are installed.")
+    parser.add_argument("--note", default="", help="The circumstances, for the results' file.")
     parser.add_argument("--dry", action="store_true", help="Print the table only, leave the results' file as it is.")
     options = parser.parse_args()
     compile_koguma()
@@ -61,7 +62,7 @@ def main() -> None:
         if not options.only or name in options.only:
             with tempfile.TemporaryDirectory(dir=options.folder, prefix="run-") as scratch:
                 rows += part(made, Path(scratch), options)
-    publish("images", rows, write=not options.dry, keep=bool(options.only))
+    publish("images", rows, write=not options.dry, keep=bool(options.only), note=options.note)
 
 
 def peers_rows(made: Trees, scratch: Path, options: argparse.Namespace) -> list[Row]:

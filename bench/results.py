@@ -41,9 +41,14 @@ def row(
     return Row(name, value, unit, aim, met, peer, [round(run, 3) for run in runs], note)
 
 
-def publish(name: str, rows: list[Row], *, write: bool = True, keep: bool = False) -> None:
-    """Print the table and write the file; `keep` the figures in it that are not measured again, as of another part."""
+def publish(name: str, rows: list[Row], *, write: bool = True, keep: bool = False, note: str = "") -> None:
+    """Print the table and write the file; `keep` the figures in it that are not measured again, as of another part.
+
+    `note` tells of the circumstances, such as other work on the machine.
+    """
     top = {"machine": machine(), "at": datetime.now(UTC).isoformat(timespec="seconds")}
+    if note:
+        top["note"] = note
     if write:
         RESULTS.mkdir(exist_ok=True)
         file = RESULTS / f"{name}.json"
