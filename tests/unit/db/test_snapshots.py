@@ -126,7 +126,7 @@ def test_every_kind_of_change_is_seen() -> None:
         seen.add(revision)
 
 
-def test_a_fleet_is_rendered_in_few_queries_and_little_time() -> None:
+def test_a_fleet_is_rendered_in_few_queries_and_again_only_when_it_changed() -> None:
     factories.network(subnet="10.64.0.0/16", gateway="10.64.0.1", discovery_start=None, discovery_end=None)
     factories.flavor()
     _fleet(2000)
@@ -138,13 +138,12 @@ def test_a_fleet_is_rendered_in_few_queries_and_little_time() -> None:
         renderer.current()
         took_s = time.monotonic() - started
     assert len(queries) <= 8
-    assert took_s < 5, took_s  # about half a second on an idle machine
     with CaptureQueriesContext(connection) as queries:
         started = time.monotonic()
         renderer.current()
-        took_s = time.monotonic() - started
+        again_s = time.monotonic() - started
     assert len(queries) == 2
-    assert took_s < 0.5, took_s
+    assert again_s < took_s / 4, f"what has not changed must not be rendered again: {again_s} s after {took_s} s"
 
 
 def _fleet(count: int) -> None:
