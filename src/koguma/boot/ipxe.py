@@ -42,15 +42,29 @@ def entry(url: str) -> str:
     )
 
 
-def stage1(boot: Boot, path: str, mode: str, title: str, *, menu: bool) -> str:
-    """Load stage 1; `mode` is register, boot or rescue, `path` the stage 1's place below /artifacts/."""
+def stage1(boot: Boot, path: str, mode: str, title: str, *, menu: bool, disks: bool = False) -> str:
+    """Load stage 1; `mode` is register, boot, rescue, deploy or clean, `path` the stage 1's place below /artifacts/.
+
+    `disks` loads the tools for disks too.
+    """
     files = f"{boot.url}/artifacts/{path}"
+    initrds = [f"{files}/initrd", *([f"{files}/disks"] if disks else [])]
     arguments = f"koguma.mode={mode} koguma.url={boot.url} koguma.uuid={boot.uuid}"
     secrets = f"koguma.token={boot.token} koguma.mac={boot.mac}"
     return _script(
         f"echo Koguma: {title}",
         *(_menu_prompt(boot) if menu else ()),
-        *_load(f"{files}/kernel", f"{arguments} {secrets} {STAGE1_ARGS} {boot.console_args}", [f"{files}/initrd"]),
+        *_load(f"{files}/kernel", f"{arguments} {secrets} {STAGE1_ARGS} {boot.console_args}", initrds),
+    )
+
+
+def local(title: str) -> str:
+    """Boot the machine's own disk. UEFI goes on to its next boot entry; a BIOS is asked for its first disk."""
+    return _script(
+        f"echo Koguma: {title}",
+        "iseq ${platform} efi && exit ||",
+        "sanboot --no-describe --drive 0x80 ||",
+        "exit",
     )
 
 

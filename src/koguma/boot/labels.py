@@ -34,6 +34,8 @@ class Stage1:
     id: str
     path: str
     """Below `/artifacts/`."""
+    has_disks: bool
+    """Whether it was built with the tools for disks."""
 
 
 class Labels:
@@ -89,4 +91,4 @@ class Labels:
             name = (self._boot / "stage1" / "current").readlink().name
         except OSError:
             raise NotBootable("a stage 1 must be built first: `koguma image build-stage1`") from None
-        return Stage1(id=name, path=f"stage1/{name}")
+        return Stage1(name, f"stage1/{name}", (self._boot / "stage1" / name / "disks").is_file())

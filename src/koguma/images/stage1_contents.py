@@ -34,7 +34,8 @@ PYTHON_NAME = re.compile(r"python3\.\d+")
 LIBGCC = "lib/x86_64-linux-gnu/libgcc_s.so.1"
 """glibc loads it by name when a thread ends; without it, a Python that ends before its threads do is aborted."""
 APPLETS = (
-    "cat", "grep", "find", "ip", "ls", "mkdir", "mount", "mv", "reboot", "sh", "sleep", "sort", "udhcpc",
+    "cat", "chroot", "grep", "find", "ip", "ls", "mkdir", "mount", "mv", "reboot", "sh", "sleep", "sort", "udhcpc",
+    "umount",
 )  # fmt: skip
 MODULE_FOLDERS = (
     "drivers/net/ethernet",
@@ -53,6 +54,7 @@ MODULES = (
     "i6300esb", "iTCO_wdt", "softdog", "i2c-i801", "lpc_ich", "wdat_wdt", "hpwdt", "sp5100_tco",
     "sd_mod", "sg", "megaraid_sas", "mpt3sas", "hpsa", "aacraid", "smartpqi", "3w-sas", "pm80xx", "isci", "mvsas",
     "vmw_pvscsi", "hv_storvsc",
+    "loop", "squashfs", "erofs", "ext4", "vfat", "nls_cp437", "nls_ascii", "nls_utf8",
 )  # fmt: skip
 EXCLUDED_MODULES = re.compile(r"/(pata_|drivers/net/ethernet/(8390|dec|natsemi|fealnx|smsc|packetengines|dlink|sis)/)")
 """Drivers of buses and NICs that no server of this century boots from."""
@@ -145,13 +147,18 @@ def lay_out_drivers(packages: Path, target: Path) -> None:
 def _copy_programs(packages: Path, target: Path) -> None:
     python = python_of(packages)
     for program in (*PROGRAMS, KMOD, f"usr/bin/{python}"):
-        _copy(packages / program, _merged(target, program))
-        _copy_libraries(packages, f"/{program}", target)
+        copy_program(packages, program, target)
     _copy(packages / LIBGCC, _merged(target, LIBGCC))
     for applet in APPLETS:
         (target / "usr/bin" / applet).symlink_to("busybox")
     (target / "usr/bin/python3").symlink_to(python)
     (target / "usr/sbin/modprobe").symlink_to("../bin/kmod")
+
+
+def copy_program(packages: Path, program: str, target: Path) -> None:
+    """A packaged program and its shared libraries."""
+    _copy(packages / program, _merged(target, program))
+    _copy_libraries(packages, f"/{program}", target)
 
 
 def _copy_libraries(packages: Path, program: str, target: Path) -> None:
