@@ -105,6 +105,7 @@ def test_a_machine_that_never_comes_into_rescue_has_failed_with_its_own_reason(s
 def test_a_rescue_can_be_aborted_and_the_node_then_undeployed(site: Site) -> None:
     rescuing(site)
     assert nodes.request_verb("node-1", Verb.ABORT).provision_state is S.RESCUE_FAILED
+    site.advance_until(S.RESCUE_FAILED)  # the machine is powered off first, because nothing looks after it
     nodes.request_verb("node-1", Verb.UNDEPLOY)
     assert site.advance_until(S.AVAILABLE).provision_state is S.AVAILABLE
     assert NodeRow.objects.get().rescue_password_hash == ""
