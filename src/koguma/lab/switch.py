@@ -48,7 +48,7 @@ class Switch:
         self._vsctl("--may-exist", "add-port", BRIDGE, port, "--", "set", "port", port, f"tag={vlan.value}")
 
     def deepen_queues(self) -> None:
-        """To be called when ports were connected: the switch opens a queue with each."""
+        """Give every port that is connected now a deep queue; the switch opens a shallow one with each."""
         if running := self._processes.running("ovs-vswitchd"):
             queues.deepen(running.pid)
 
