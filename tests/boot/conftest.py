@@ -93,8 +93,23 @@ class Site:
                 if value := condition():
                     return value
             if time.monotonic() > deadline:
-                pytest.fail(f"not within {timeout_s:.0f} s: {what}\n{json.dumps(self.nodes(), indent=1)}")
+                pytest.fail(f"not within {timeout_s:.0f} s: {what}\n{self.story()}")
             time.sleep(1)
+
+    def story(self) -> str:
+        """What each node is at, its last two boots, the end of its console and of every log, in few lines."""
+        lines = []
+        for node in self.nodes():
+            keys = ("provision_state", "power_state", "target_power_state", "status_code", "status", "last_error")
+            lines.append(f"{node['name']}: " + ", ".join(f"{key} {node[key]}" for key in keys if node[key]))
+            for boot in self.boots(node["name"])[:2]:
+                phases = [f"{phase['name']} {phase['outcome']} {phase['reason'] or ''}" for phase in boot["phases"]]
+                lines.append(f"  boot {boot['label']} {boot['started_at']} {boot['outcome']}: {'; '.join(phases)}")
+            with contextlib.suppress(OSError, KeyError):
+                lines += [f"  console: {line}" for line in self.console(node["name"]).splitlines()[-4:]]
+        for log in sorted((self.state / "lab/logs").glob("*.log")):
+            lines += [f"{log.name}: {line[:200]}" for line in log.read_text(errors="replace").splitlines()[-6:]]
+        return "\n".join(lines)
 
     def wait_for_boot(
         self, name: str, after: str, outcome: str = "succeeded", timeout_s: float = 300
