@@ -15,8 +15,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from koguma.errors import KogumaError
-
-SEARCH_PATHS = (Path("koguma.toml"), Path("/etc/koguma/koguma.toml"))
+from koguma.places import configuration_file, default_state_dir
 
 HostPort = Annotated[str, Field(pattern=r"^(\[[0-9a-f:]+\]|[A-Za-z0-9.-]+):[0-9]{1,5}$")]
 
@@ -154,7 +153,7 @@ class Lab(Section):
 
 
 class Config(Section):
-    state_dir: Path = Path("/var/lib/koguma") if os.geteuid() == 0 else Path.home() / ".local/state/koguma"
+    state_dir: Path = default_state_dir()
     database: Database = Database()
     api: Api = Api()
     boot: Boot = Boot()
@@ -209,11 +208,11 @@ class Config(Section):
 
 
 def load(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> Config:
-    """Read the file (`path`, else KOGUMA_CONFIG, else the first of SEARCH_PATHS that exists), then the environment.
+    """Read the file (`path`, else as `koguma.places` finds it), then the environment.
 
     Raises ConfigError that names the key, the rule, the value and the place.
     """
-    place, values = _read_file(path or _path_from(environ))
+    place, values = _read_file(path or configuration_file(environ))
     sources = dict.fromkeys(_flatten(values), place)
     for name, key, text in _overrides(environ):
         _put(values, key, text)
@@ -222,12 +221,6 @@ def load(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> C
         return Config.model_validate(values)
     except ValidationError as error:
         raise ConfigError("\n".join(_explain(item, sources, place) for item in error.errors())) from None
-
-
-def _path_from(environ: Mapping[str, str]) -> Path | None:
-    if named := environ.get("KOGUMA_CONFIG"):
-        return Path(named)
-    return next((path for path in SEARCH_PATHS if path.is_file()), None)
 
 
 def _read_file(path: Path | None) -> tuple[str, dict[str, Any]]:

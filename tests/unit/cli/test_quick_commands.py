@@ -112,15 +112,22 @@ def test_a_directory_is_committed_to_the_branch_of_head_unless_another_is_named(
     assert capsys.readouterr().out.splitlines()[-1] == head.id
 
 
-def test_a_repository_that_nobody_named_is_the_one_of_the_environment(
-    repository: Repository, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("variable", ["KOGUMA_REPO", "KOGUMA_IMAGES_REPOSITORY", "KOGUMA_STATE_DIR"])
+def test_a_repository_that_nobody_named_is_the_one_of_the_site(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], variable: str
 ) -> None:
-    monkeypatch.delenv("KOGUMA_REPO", raising=False)
-    assert not answer(["log"])
-
-    monkeypatch.setenv("KOGUMA_REPO", str(repository.path))
+    for other in ("KOGUMA_REPO", "KOGUMA_IMAGES_REPOSITORY", "KOGUMA_STATE_DIR"):
+        monkeypatch.delenv(other, raising=False)
+    place = repository.path.parent if variable == "KOGUMA_STATE_DIR" else repository.path
+    monkeypatch.setenv(variable, str(place))
     assert answer(["log"])
     assert "second" in capsys.readouterr().out
+
+
+def test_a_configuration_with_a_mistake_is_for_the_whole_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("KOGUMA_REPO", raising=False)
+    monkeypatch.setenv("KOGUMA_STATE_DIR", "relative")
+    assert not answer(["log"])
 
 
 @pytest.mark.parametrize("name", sorted(COMMANDS))

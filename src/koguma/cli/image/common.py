@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from koguma import places
 from koguma.cli.image import recording
 from koguma.cli.image.printing import (
     decorations,
@@ -58,6 +59,8 @@ def path_of(context: typer.Context) -> Path:
     given: Path | None = context.obj
     if given is not None:
         return given
+    if found := places.repository():
+        return found
     from koguma.config import load
 
     return load().repository

@@ -12,6 +12,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from koguma import places
+
 
 class Quick(NamedTuple):
     """What of a command is understood here."""
@@ -68,12 +70,15 @@ def answer(said: Sequence[str]) -> bool:
 
 
 def _repository(said: Sequence[str]) -> tuple[str | None, Sequence[str]]:
-    """Which repository, where the command line or the environment say it, and the words after that."""
+    """Which repository, as the command line, the environment or the site say, and the words after that."""
     if said and said[0].startswith("--repo="):
         return said[0].partition("=")[2] or None, said[1:]
     if len(said) > 1 and said[0] == "--repo":
         return said[1] or None, said[2:]
-    return os.environ.get("KOGUMA_REPO") or None, said
+    if not said or said[0] not in COMMANDS:
+        return None, said
+    found = os.environ.get("KOGUMA_REPO") or places.repository()
+    return (str(found) if found else None), said
 
 
 def _understood(command: Quick, said: Sequence[str]) -> tuple[list[str], dict[str, Any]] | None:
