@@ -6,7 +6,7 @@
 2. Koguma: node1 powered off and on; from the power command to the boot record's `installed`.
 3. The floor: QEMU with the same processors and memory, `-kernel -initrd`, the root image as a disk; from its start
    to `installed`. 2 and 3 take turns, so that a slower minute of the host slows both.
-4. All three machines at once.
+4. All three machines at once; and how much slower one core is while all of them work, which is the machine's own share.
 5. Commit to bootable label after a one-package edit; `koguma image log` and `koguma --help` as whole processes.
 """
 
@@ -204,6 +204,19 @@ def _padded(data: bytes) -> bytes:
     return data + b"\0" * (-len(data) % 4)
 
 
+def busy_cores(runs: int) -> list[float]:
+    """Time of the same work on every core at once / on one alone; 1 where cores share nothing."""
+    work = [sys.executable, "-S", "-c", "sum(range(30_000_000))"]
+
+    def elapsed_s(count: int) -> float:
+        started = time.monotonic()
+        for process in [subprocess.Popen(work) for _ in range(count)]:
+            process.wait()
+        return time.monotonic() - started
+
+    return [elapsed_s(os.cpu_count() or 1) / elapsed_s(1) for _ in range(runs)]
+
+
 def label_times(site: Site, runs: int) -> list[float]:
     """Seconds from `image commit` of a one-package edit to a label whose artifact can be booted."""
     times = []
@@ -278,6 +291,7 @@ def measure(site: Site, runs: int) -> list[Row]:
         *phase_rows(records),
         row(f"{len(nodes)} nodes at once", storm, "s"),
         row(f"{len(nodes)} nodes at once / one node", together, "x", at_most=1.5 * share),
+        row("a core's work while all cores work / alone", busy_cores(runs), "x"),
         row("commit to bootable label, one-package edit", label_times(site, runs), "s", at_most=10),
         row("koguma image log", process_times(site, runs, "image", "log", "compute"), "s", at_most=0.25),
         row("koguma --help", process_times(site, runs, "--help"), "s", at_most=0.25),

@@ -6,7 +6,6 @@ Validating the whole of it (`koguma.config`) takes longer than what most command
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -39,7 +38,11 @@ def repository(environ: Mapping[str, str] = os.environ) -> Path | None:
 
 
 def _values(file: Path | None) -> dict[str, Any] | None:
+    if file is None:
+        return {}
+    import tomllib  # noqa: PLC0415 - most sites of one machine have no file
+
     try:
-        return tomllib.loads(file.read_text(encoding="utf-8")) if file else {}
+        return tomllib.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None

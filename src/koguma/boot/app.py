@@ -92,7 +92,7 @@ class Stage1Api:
         node = self._inventory.snapshot.by_uuid.get(uuid)
         asked = {"mac": mac, "remote_address": _remote(request)}
         if node is None:
-            script = ipxe.stage1(boot, self._labels.stage1().path, "register", "new machine", menu=False)
+            script = ipxe.stage1(boot, self._labels.stage1(), "register", "new machine", menu=False)
             self._journal.add_unregistered(Report.now(uuid, boot_id, "script", {**asked, "mode": "register"}))
             log.info("script given", extra={"uuid": uuid, "boot": boot_id, "mode": "register"})
             return PlainTextResponse(script)
@@ -111,17 +111,17 @@ class Stage1Api:
             return ipxe.refuse(node.name, node.boot.refuse_reason or "it may not boot now"), {"mode": "refuse"}
         stage1 = self._labels.stage1()
         if node.boot.mode == "register":
-            script = ipxe.stage1(boot, stage1.path, "register", f"{node.name} registers again", menu=False)
+            script = ipxe.stage1(boot, stage1, "register", f"{node.name} registers again", menu=False)
             return script, {"mode": "register"}
         if node.boot.mode == "rescue":
-            return ipxe.stage1(boot, stage1.path, "rescue", f"{node.name} is rescued", menu=False), {"mode": "rescue"}
+            return ipxe.stage1(boot, stage1, "rescue", f"{node.name} is rescued", menu=False), {"mode": "rescue"}
         if choose is not None:
             self._journal.choose(boot_id, self._labels.resolve(choose).name)
         if not node.boot.kexec:
             label = self._planner.label(node, boot_id)
             script = ipxe.direct(boot, label.commit, node.boot.kernel_args, f"{node.name} boots {label.name}")
             return script, {"mode": "direct", "label": label.name, "commit": label.commit}
-        return ipxe.stage1(boot, stage1.path, "boot", f"{node.name} boots", menu=choose is None), {"mode": "boot"}
+        return ipxe.stage1(boot, stage1, "boot", f"{node.name} boots", menu=choose is None), {"mode": "boot"}
 
     async def menu(self, request: Request) -> Response:
         """Every label, for the person at the console of a known machine."""

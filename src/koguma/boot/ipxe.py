@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from koguma.boot.labels import Stage1
+
 RETRY_S = 5
 STAGE1_ARGS = "quiet cryptomgr.notests"
 """Its kernel takes 6 s to start under emulation, 1 of them for self-tests of ciphers that stage 1 never uses."""
@@ -42,15 +44,19 @@ def entry(url: str) -> str:
     )
 
 
-def stage1(boot: Boot, path: str, mode: str, title: str, *, menu: bool) -> str:
-    """Load stage 1; `mode` is register, boot or rescue, `path` the stage 1's place below /artifacts/."""
-    files = f"{boot.url}/artifacts/{path}"
+def stage1(boot: Boot, build: Stage1, mode: str, title: str, *, menu: bool) -> str:
+    """Load stage 1; `mode` is register, boot or rescue."""
+    files = f"{boot.url}/artifacts"
     arguments = f"koguma.mode={mode} koguma.url={boot.url} koguma.uuid={boot.uuid}"
     secrets = f"koguma.token={boot.token} koguma.mac={boot.mac}"
     return _script(
         f"echo Koguma: {title}",
         *(_menu_prompt(boot) if menu else ()),
-        *_load(f"{files}/kernel", f"{arguments} {secrets} {STAGE1_ARGS} {boot.console_args}", [f"{files}/initrd"]),
+        *_load(
+            f"{files}/{build.path}/kernel",
+            f"{arguments} {secrets} {STAGE1_ARGS} {boot.console_args}",
+            [f"{files}/{initrd}" for initrd in build.initrds(mode)],
+        ),
     )
 
 

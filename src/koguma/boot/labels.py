@@ -34,6 +34,13 @@ class Stage1:
     id: str
     path: str
     """Below `/artifacts/`."""
+    has_tools: bool
+    """Builds of older versions have their tools in the one initramfs."""
+
+    def initrds(self, mode: str) -> list[str]:
+        """Below `/artifacts/`, in the order in which they are loaded."""
+        names = ["initrd", "tools"] if self.has_tools and mode != "boot" else ["initrd"]
+        return [f"{self.path}/{name}" for name in names]
 
 
 class Labels:
@@ -89,4 +96,4 @@ class Labels:
             name = (self._boot / "stage1" / "current").readlink().name
         except OSError:
             raise NotBootable("a stage 1 must be built first: `koguma image build-stage1`") from None
-        return Stage1(id=name, path=f"stage1/{name}")
+        return Stage1(name, f"stage1/{name}", has_tools=(self._boot / "stage1" / name / "tools").exists())

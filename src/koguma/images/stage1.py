@@ -5,9 +5,10 @@ Called by `koguma image build-stage1`. Needs root, mmdebstrap, cpio, zstd and km
 
 1. Extract Debian packages, from the mirrors that this machine's apt uses.
 2. Lay out the system and the drivers, each in a directory of its own.
-3. Pack them into one initramfs of two cpio archives: the system compressed as a whole, since all of it is used at
-   every boot; the drivers stored, since each is compressed by itself and few are used.
-4. Describe kernel and initramfs in a manifest, sign it, rename the whole into `boot/stage1/<id>`, move `current`.
+3. Pack them into an initramfs of two cpio archives: the system compressed as a whole, since all of it is used at
+   every boot; the drivers stored, since each is compressed by itself and few are used. What only registration and
+   rescue need goes likewise into a second one, `tools`, which a boot does not fetch.
+4. Describe the three files in a manifest, sign it, rename the whole into `boot/stage1/<id>`, move `current`.
 """
 
 from __future__ import annotations
@@ -54,15 +55,17 @@ def build_stage1(
         _extract_packages(packages, suite, work)
         progress("choosing programs and modules")
         stage1_contents.lay_out_system(packages, node_directory(), work / "system")
+        stage1_contents.lay_out_tools(packages, work / "system", work / "tools")
         _copy_trusted_keys(repository, work / "system/etc/koguma/trusted")
         progress("choosing and compressing drivers")
-        stage1_contents.lay_out_drivers(packages, work / "drivers")
+        stage1_contents.lay_out_drivers(packages, work / "drivers", work / "tool-drivers")
         progress("packing kernel and initramfs")
         result = work / "result"
         result.mkdir(mode=0o755)
         release = stage1_contents.kernel_release(packages)
         shutil.copyfile(packages / f"boot/vmlinuz-{release}", result / "kernel")
         _pack(work / "system", work / "drivers", result / "initrd")
+        _pack(work / "tools", work / "tool-drivers", result / "tools")
         progress("signing")
         manifest = _manifest(result, release)
         build_id = hashlib.sha256(manifest).hexdigest()
@@ -122,7 +125,7 @@ def _archive(folder: Path) -> bytes:
 
 def _manifest(result: Path, release: str) -> bytes:
     files = {}
-    for name in ("kernel", "initrd"):
+    for name in ("kernel", "initrd", "tools"):
         data = (result / name).read_bytes()
         files[name] = {"name": name, "size_bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
     manifest = {"format": MANIFEST_FORMAT, "architecture": "x86_64", "kernel_version": release, "files": files}

@@ -1,7 +1,10 @@
 """What goes into the stage-1 initramfs, and how it is taken out of extracted Debian packages.
 
 Nothing is installed: packages are unpacked, and only programs with their libraries, the Python modules that stage 1
-imports, and the drivers of servers are copied. The tree has the merged /usr layout. Called by `koguma.images.stage1`.
+imports, and the drivers of servers are copied. The trees have the merged /usr layout. Called by `koguma.images.stage1`.
+
+What every boot needs is apart from the tools, which only registration and rescue load as well: programs that look at
+hardware, and drivers of storage.
 """
 
 from __future__ import annotations
@@ -27,8 +30,8 @@ PACKAGES = (
     "kmod",
     "dropbear-bin",
 )
-RESCUE = ("usr/sbin/dropbear", "usr/bin/dropbearconvert")
-PROGRAMS = ("bin/busybox", "usr/bin/openssl", "usr/sbin/dmidecode", "usr/bin/ipmitool", "sbin/kexec", *RESCUE)
+PROGRAMS = ("bin/busybox", "usr/bin/openssl", "sbin/kexec")
+TOOLS = ("usr/sbin/dmidecode", "usr/bin/ipmitool", "usr/sbin/dropbear", "usr/bin/dropbearconvert")
 KMOD = "bin/kmod"
 PYTHON_NAME = re.compile(r"python3\.\d+")
 LIBGCC = "lib/x86_64-linux-gnu/libgcc_s.so.1"
@@ -43,16 +46,15 @@ MODULE_FOLDERS = (
     "drivers/net/bonding",
     "drivers/net/hyperv",
     "drivers/net/vmxnet3",
-    "drivers/char/ipmi",
-    "drivers/ata",
-    "drivers/nvme/host",
-    "drivers/message/fusion",
 )
 MODULES = (
-    "virtio_net", "virtio_pci", "virtio_blk", "virtio_scsi", "virtio_mmio", "virtio_rng", "xen-netfront", "af_packet",
+    "virtio_net", "virtio_pci", "virtio_mmio", "virtio_rng", "xen-netfront", "af_packet",
     "i6300esb", "iTCO_wdt", "softdog", "i2c-i801", "lpc_ich", "wdat_wdt", "hpwdt", "sp5100_tco",
-    "sd_mod", "sg", "megaraid_sas", "mpt3sas", "hpsa", "aacraid", "smartpqi", "3w-sas", "pm80xx", "isci", "mvsas",
-    "vmw_pvscsi", "hv_storvsc",
+)  # fmt: skip
+TOOL_MODULE_FOLDERS = ("drivers/char/ipmi", "drivers/ata", "drivers/nvme/host", "drivers/message/fusion")
+TOOL_MODULES = (
+    "virtio_blk", "virtio_scsi", "sd_mod", "sg", "megaraid_sas", "mpt3sas", "hpsa", "aacraid", "smartpqi", "3w-sas",
+    "pm80xx", "isci", "mvsas", "vmw_pvscsi", "hv_storvsc",
 )  # fmt: skip
 EXCLUDED_MODULES = re.compile(r"/(pata_|drivers/net/ethernet/(8390|dec|natsemi|fealnx|smsc|packetengines|dlink|sis)/)")
 """Drivers of buses and NICs that no server of this century boots from."""
@@ -96,7 +98,7 @@ def python_of(packages: Path) -> str:
 
 
 def lay_out_system(packages: Path, node: Path, target: Path) -> None:
-    """Everything but the drivers: programs, libraries, Python, stage 1's own code."""
+    """What every boot needs but for the drivers: programs, libraries, Python, stage 1's own code."""
     for folder in FOLDERS:
         (target / folder).mkdir(parents=True, exist_ok=True)
     for name in ("bin", "sbin", "lib", "lib64"):
@@ -105,20 +107,38 @@ def lay_out_system(packages: Path, node: Path, target: Path) -> None:
     (target / "var/run").symlink_to("/run")
     (target / "etc/passwd").write_text(ACCOUNTS, encoding="ascii")
     (target / "etc/group").write_text(GROUP, encoding="ascii")
-    _copy_programs(packages, target)
+    python = python_of(packages)
+    _copy_programs(packages, (*PROGRAMS, KMOD, f"usr/bin/{python}"), target)
+    _copy(packages / LIBGCC, _merged(target, LIBGCC))
+    for applet in APPLETS:
+        (target / "usr/bin" / applet).symlink_to("busybox")
+    (target / "usr/bin/python3").symlink_to(python)
+    (target / "usr/sbin/modprobe").symlink_to("../bin/kmod")
     _copy_python(packages, node, target)
     _copy_scripts(node / "stage1", target)
-    _prove_imports(target, python_of(packages))
+    _prove_imports(target, python)
 
 
-def lay_out_drivers(packages: Path, target: Path) -> None:
-    """The drivers, each compressed by itself: only those a machine needs are ever decompressed."""
+def lay_out_tools(packages: Path, system: Path, target: Path) -> None:
+    """The programs of registration and rescue, with those of their libraries that the system does not have."""
+    target.mkdir()
+    _copy_programs(packages, TOOLS, target)
+    _remove_what_is_in(system, target)
+
+
+def lay_out_drivers(packages: Path, target: Path, tools: Path) -> None:
+    """The drivers, each compressed by itself: only those a machine needs are ever decompressed.
+
+    Those of storage go to `tools`. The index, which goes to `target`, is of all of them.
+    """
     release = kernel_release(packages)
     source = packages / "lib/modules" / release
     run_tool(["chroot", str(packages), f"/{KMOD}", "--version"])
     run_tool(["depmod", "-b", str(packages), release])
     destination = target / "usr/lib/modules" / release
-    for module in sorted(_with_dependencies(source, _chosen_modules(source))):
+    always = _with_dependencies(source, _chosen_modules(source, MODULE_FOLDERS, MODULES))
+    for_tools = _with_dependencies(source, _chosen_modules(source, TOOL_MODULE_FOLDERS, TOOL_MODULES)) - always
+    for module in sorted(always | for_tools):
         _copy(source / module, destination / module)
     for name in ("modules.order", "modules.builtin", "modules.builtin.modinfo"):
         _copy(source / name, destination / name)
@@ -140,18 +160,25 @@ def lay_out_drivers(packages: Path, target: Path) -> None:
         "modules.devname",
     ):
         (destination / name).unlink(missing_ok=True)
+    for module in for_tools:
+        packed = destination / f"{module.removesuffix('.xz')}.zst"
+        place = tools / packed.relative_to(target)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        packed.rename(place)
 
 
-def _copy_programs(packages: Path, target: Path) -> None:
-    python = python_of(packages)
-    for program in (*PROGRAMS, KMOD, f"usr/bin/{python}"):
+def _copy_programs(packages: Path, programs: Iterable[str], target: Path) -> None:
+    for program in programs:
         _copy(packages / program, _merged(target, program))
         _copy_libraries(packages, f"/{program}", target)
-    _copy(packages / LIBGCC, _merged(target, LIBGCC))
-    for applet in APPLETS:
-        (target / "usr/bin" / applet).symlink_to("busybox")
-    (target / "usr/bin/python3").symlink_to(python)
-    (target / "usr/sbin/modprobe").symlink_to("../bin/kmod")
+
+
+def _remove_what_is_in(system: Path, target: Path) -> None:
+    for path in sorted(target.rglob("*"), reverse=True):
+        if path.is_file() and (system / path.relative_to(target)).exists():
+            path.unlink()
+        elif path.is_dir() and not any(path.iterdir()):
+            path.rmdir()
 
 
 def _copy_libraries(packages: Path, program: str, target: Path) -> None:
@@ -199,10 +226,10 @@ def _prove_imports(target: Path, python: str) -> None:
     run_tool(["chroot", str(target), "/usr/bin/python3", "-I", "-S", "-B", "-c", "\n".join(imports)])
 
 
-def _chosen_modules(source: Path) -> Iterator[str]:
+def _chosen_modules(source: Path, folders: Iterable[str], modules: Iterable[str]) -> Iterator[str]:
     by_name = {path.name.partition(".ko")[0].replace("-", "_"): path for path in source.rglob("*.ko*")}
-    chosen = [by_name[name.replace("-", "_")] for name in MODULES if name.replace("-", "_") in by_name]
-    for folder in MODULE_FOLDERS:
+    chosen = [by_name[name.replace("-", "_")] for name in modules if name.replace("-", "_") in by_name]
+    for folder in folders:
         chosen += (source / "kernel" / folder).rglob("*.ko*")
     for path in chosen:
         name = str(path.relative_to(source))

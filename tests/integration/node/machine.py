@@ -36,7 +36,9 @@ class Machine:
             f"console=ttyS0 quiet koguma.mode={mode} koguma.url={url} koguma.uuid={UUID} koguma.token={TOKEN} "
             f"koguma.mac={MAC} {arguments}"
         )
-        return cls(stage1 / "kernel", stage1 / "initrd", line, log, "-no-reboot", *extra)
+        return cls(
+            stage1 / "kernel", _initrd_for(stage1, mode, log.with_name("initrd")), line, log, "-no-reboot", *extra
+        )
 
     def console(self) -> str:
         return self.log.read_text(encoding="utf-8", errors="replace") if self.log.exists() else ""
@@ -59,6 +61,13 @@ class Machine:
     def stop(self) -> None:
         self._process.kill()
         self._process.wait(10)
+
+
+def _initrd_for(stage1: Path, mode: str, joined: Path) -> Path:
+    """What iPXE would load one after the other, in one file: QEMU takes one."""
+    names = ["initrd"] if mode == "boot" else ["initrd", "tools"]
+    joined.write_bytes(b"".join((stage1 / name).read_bytes() for name in names))
+    return joined
 
 
 class Lab:

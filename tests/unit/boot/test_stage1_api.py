@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -50,6 +51,17 @@ async def test_unknown_machine_is_sent_to_register(stranger: Machine) -> None:
 
 async def test_known_machine_boots_stage_1(machine: Machine) -> None:
     assert "koguma.mode=boot" in (await machine.script()).text
+
+
+async def test_the_tools_of_stage_1_are_loaded_for_registration_only(
+    machine: Machine, stranger: Machine, repository: Path
+) -> None:
+    tools = repository / "boot/stage1/current/tools"
+    assert "/tools" not in (await stranger.script()).text, "an older build has everything in one initramfs"
+    tools.write_bytes(b"tools")
+    loaded = [line.split()[3] for line in (await stranger.script()).text.splitlines() if line.startswith("initrd ")]
+    assert [url.rpartition("/")[2] for url in loaded] == ["initrd", "tools"]
+    assert "/tools" not in (await machine.script()).text
 
 
 async def test_a_machine_is_the_node_that_was_made_for_its_mac(app: Starlette, inventory: Inventory) -> None:
