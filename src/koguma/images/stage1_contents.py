@@ -161,10 +161,10 @@ def lay_out_drivers(packages: Path, target: Path, tools: Path) -> None:
     ):
         (destination / name).unlink(missing_ok=True)
     for module in for_tools:
-        packed = destination / f"{module.removesuffix('.xz')}.zst"
-        place = tools / packed.relative_to(target)
+        driver = destination / f"{module.removesuffix('.xz')}.zst"
+        place = tools / driver.relative_to(target)
         place.parent.mkdir(parents=True, exist_ok=True)
-        packed.rename(place)
+        driver.rename(place)
 
 
 def _copy_programs(packages: Path, programs: Iterable[str], target: Path) -> None:
