@@ -173,6 +173,7 @@ def test_two_tenants_deployed_at_once_reach_their_own_network_and_nothing_else(t
         assert own.returncode == 0, own.stdout + own.stderr
         assert tenants.ssh(name, "ip -br address show to 10.77.0.0/16").stdout.strip() == ""
         tried = tenants.ssh(name, _escape(tenants, name))
+        assert tried.returncode == 0, tried.stdout + tried.stderr
         answers = json.loads(tried.stdout.splitlines()[-1])
         assert len(answers) == 2 * 2 * 4, tried.stdout + tried.stderr  # NICs, tagged or not, destinations
         assert [way for way, answered in answers.items() if answered] == []
@@ -238,12 +239,12 @@ def _escape(tenants: Tenants, name: str) -> str:
     ]
     targets.append((BMC, str(site_bmc(tenants.site, name)), "10.77.8.178/24"))
     return f"""python3 - <<'EOF'
-import json, subprocess
+import glob, json, subprocess
 def run(*words):
     return subprocess.run(words, capture_output=True).returncode
 run("modprobe", "8021q")
 answers = {{}}
-for nic in ("eth0", "eth1"):
+for nic in sorted(path.split("/")[4] for path in glob.glob("/sys/class/net/*/device")):
     run("ip", "link", "set", nic, "up")
     for tag, target, own in {targets!r}:
         for tagged in (False, True):
