@@ -6,7 +6,8 @@
 2. Koguma: node1 powered off and on; from the power command to the boot record's `installed`.
 3. The floor: QEMU with the same processors and memory, `-kernel -initrd`, the root image as a disk; from its start
    to `installed`. 2 and 3 take turns, so that a slower minute of the host slows both.
-4. All three machines at once; and how much slower one core is while all of them work, which is the machine's own share.
+4. All three machines at once, and three direct boots at once: what the host's own processors lose to sharing is in both.
+   And how much slower one core is while all of them work.
 5. Commit to bootable label after a one-package edit; `koguma image log` and `koguma --help` as whole processes.
 """
 
@@ -24,6 +25,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -33,10 +35,12 @@ import httpx
 
 from koguma.boot.handover import handover
 from koguma.lab.machine import CPU
+from koguma.lab.plan import fair_cpus
 from results import Row, publish, row
 
 KOGUMA = Path(sys.executable).with_name("koguma")
 API = "127.0.0.1:6397"
+NODES = 3
 BOOT_TIMEOUT_S = 600
 FLOOR_UUID = "5f100000-0000-4000-8000-000000000001"
 
@@ -103,7 +107,7 @@ def boot_all(site: Site, nodes: list[str]) -> tuple[float, list[dict[str, Any]]]
     return (last - began_at).total_seconds(), list(records.values())
 
 
-def boot_floor(site: Site, commit: str, scratch: Path) -> float:
+def boot_floor(site: Site, commit: str, scratch: Path, cpus: int) -> float:
     """The same kernel, initramfs and root image without a network boot; seconds from QEMU's start to `installed`."""
     artifact = site.state / "images" / "boot" / "artifacts" / commit
     manifest = json.loads((artifact / "manifest.json").read_bytes())
@@ -137,7 +141,7 @@ def boot_floor(site: Site, commit: str, scratch: Path) -> float:
         with image.open("ab") as file:
             file.truncate(-(-root["size_bytes"] // 4096) * 4096)
         started = time.monotonic()
-        qemu = subprocess.Popen(_floor_qemu(artifact / "kernel", initrd, image, scratch / "console.log"))
+        qemu = subprocess.Popen(_floor_qemu(artifact / "kernel", initrd, image, scratch / "console.log", cpus))
         try:
             if not installed.wait(BOOT_TIMEOUT_S):
                 raise TimeoutError(f"the direct boot did not finish within {BOOT_TIMEOUT_S} s ({scratch}/console.log)")
@@ -147,12 +151,21 @@ def boot_floor(site: Site, commit: str, scratch: Path) -> float:
             qemu.wait()
 
 
-def _floor_qemu(kernel: Path, initrd: Path, image: Path, console: Path) -> list[str]:
+def boot_floors(site: Site, commit: str, scratch: Path, cpus: int, count: int) -> float:
+    """Several direct boots at once; seconds to the last `installed`."""
+    folders = [scratch / str(number) for number in range(count)]
+    for folder in folders:
+        folder.mkdir(exist_ok=True)
+    with ThreadPoolExecutor(count) as pool:
+        return max(pool.map(lambda folder: boot_floor(site, commit, folder, cpus), folders))
+
+
+def _floor_qemu(kernel: Path, initrd: Path, image: Path, console: Path, cpus: int) -> list[str]:
     """The lab's machine, device by device, without firmware and network boot. Its BMC is QEMU's own."""
     return [
         "qemu-system-x86_64", "-nodefaults", "-no-user-config", "-machine", "pc,graphics=off",
         "-accel", "tcg,thread=multi",
-        "-cpu", CPU, "-smp", "2", "-m", "2560", "-display", "none", "-serial", f"file:{console}",
+        "-cpu", CPU, "-smp", str(cpus), "-m", "2560", "-display", "none", "-serial", f"file:{console}",
         "-kernel", str(kernel), "-initrd", str(initrd), "-append", "boot=koguma console=ttyS0,115200",
         "-drive", f"file={image},format=raw,if=virtio,readonly=on",
         "-netdev", "user,id=net0", "-device", "virtio-net-pci,netdev=net0,mac=52:54:00:f1:00:01,romfile=",
@@ -257,16 +270,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--state", type=Path, default=Path("/var/tmp/koguma-bench"))
+    parser.add_argument("--cpus", type=int, help="Of every machine, the floor's too; as the lab has it.")
+    parser.add_argument("--dry", action="store_true", help="Print the table only, leave the results' file as it is.")
     arguments = parser.parse_args()
     site = Site(arguments.state)
+    cpus = arguments.cpus or fair_cpus(NODES, os.cpu_count() or 1)
     try:
-        site.run("lab", "up", "--nodes", "3")
-        publish("boot", measure(site, arguments.runs))
+        site.run("lab", "up", "--nodes", str(NODES), "--cpus", str(cpus))
+        publish("boot", measure(site, arguments.runs, cpus), write=not arguments.dry)
     finally:
         subprocess.run([KOGUMA, "lab", "down"], env=site.environ, check=False)
 
 
-def measure(site: Site, runs: int) -> list[Row]:
+def measure(site: Site, runs: int, cpus: int) -> list[Row]:
     nodes = [node["name"] for node in site.nodes()]
     for node in nodes[1:]:
         site.run("lab", "power", site.machine_of()[node], "off")
@@ -277,11 +293,18 @@ def measure(site: Site, runs: int) -> list[Row]:
             koguma.append(elapsed_s)
             records += booted
             site.run("lab", "power", site.machine_of()[nodes[0]], "off")
-            floor.append(boot_floor(site, booted[0]["commit"], Path(scratch)))
+            floor.append(boot_floor(site, booted[0]["commit"], Path(scratch), cpus))
             print(f"run {number + 1}: Koguma {koguma[-1]:.1f} s, direct boot {floor[-1]:.1f} s", flush=True)
-    storm = [boot_all(site, nodes)[0] for _ in range(max(3, runs // 2))]
+        storm, floor_storm = [], []
+        for number in range(max(3, runs // 2)):
+            storm.append(boot_all(site, nodes)[0])
+            for node in nodes:
+                site.run("lab", "power", site.machine_of()[node], "off")
+            floor_storm.append(boot_floors(site, booted[0]["commit"], Path(scratch), cpus, len(nodes)))
+            print(f"storm {number + 1}: Koguma {storm[-1]:.1f} s, direct boots {floor_storm[-1]:.1f} s", flush=True)
     ratios = [ours / theirs for ours, theirs in zip(koguma, floor, strict=True)]
     together = [elapsed_s / statistics.median(koguma) for elapsed_s in storm]
+    floor_together = [elapsed_s / statistics.median(floor) for elapsed_s in floor_storm]
     share = len(nodes) / (os.cpu_count() or 1)
     peer = "QEMU -kernel -initrd, root image local"
     return [
@@ -291,6 +314,7 @@ def measure(site: Site, runs: int) -> list[Row]:
         *phase_rows(records),
         row(f"{len(nodes)} nodes at once", storm, "s"),
         row(f"{len(nodes)} nodes at once / one node", together, "x", at_most=1.5 * share),
+        row(f"{len(nodes)} direct boots at once / one", floor_together, "x", peer=peer),
         row("a core's work while all cores work / alone", busy_cores(runs), "x"),
         row("commit to bootable label, one-package edit", label_times(site, runs), "s", at_most=10),
         row("koguma image log", process_times(site, runs, "image", "log", "compute"), "s", at_most=0.25),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from dataclasses import asdict
 from datetime import datetime
@@ -22,7 +23,7 @@ from koguma.lab.control_plane import Site
 from koguma.lab.enrolment import NodeView
 from koguma.lab.errors import LabError
 from koguma.lab.lab import Lab, plan_of
-from koguma.lab.plan import BmcKind, Hardware
+from koguma.lab.plan import BmcKind, Hardware, fair_cpus
 from koguma.lab.ssh import run_on
 
 app = typer.Typer(no_args_is_help=True, help="The virtual datacentre: a switch, BMCs and machines.")
@@ -40,7 +41,9 @@ ConfigOption = Annotated[
 def up(
     nodes: Annotated[int | None, typer.Option(min=1, max=99, help=f"How many machines [default: {NODES}].")] = None,
     uefi: Annotated[bool, typer.Option("--uefi", help="New machines have UEFI firmware instead of BIOS.")] = False,
-    cpus: Annotated[int, typer.Option(min=1, help="Processors of a new machine.")] = Hardware.cpus,
+    cpus: Annotated[
+        int | None, typer.Option(min=1, help="Processors of a new machine [default: 2, or 1 where cores are few].")
+    ] = None,
     memory: Annotated[int, typer.Option(min=64, help="MiB of memory of a new machine.")] = Hardware.memory_mib,
     disk: Annotated[int, typer.Option(min=0, help="GiB of disk of a new machine; 0: none.")] = Hardware.disk_gib,
     bmc: Annotated[BmcKind, typer.Option(help="What the BMC of a new machine speaks.")] = Hardware.bmc,
@@ -51,8 +54,10 @@ def up(
 ) -> None:
     """Bring up the switch, Koguma and the machines, and wait until every node is active. What runs already stays."""
     config = configuration.load(config_path)
+    nodes = nodes or NODES
+    cpus = cpus or fair_cpus(nodes, os.cpu_count() or 1)
     hardware = Hardware(cpus=cpus, memory_mib=memory, disk_gib=disk, bmc=bmc)
-    lab = lab_of(config, config_path, nodes or NODES, uefi=uefi, hardware=hardware)
+    lab = lab_of(config, config_path, nodes, uefi=uefi, hardware=hardware)
     out = Console(stderr=as_json)
     with out.status("switch and cabling"):
         lab.network_up()

@@ -50,12 +50,24 @@ class Vlan(Enum):
     TENANT = 300
 
 
+CPUS_MAX = 2
+"""Of a machine that nobody said anything of: with two, drivers, DHCP and Python of a boot run beside each other."""
+
+
+def fair_cpus(machines: int, cores: int) -> int:
+    """How many processors each machine of a host with so many cores gets: all of them together no more than the host,
+    one at least. A guest's processor that waits for another of the same guest, which the host does not run just then,
+    wastes a core: three machines of two processors boot in 114 s on two cores, of one in 76 s.
+    """
+    return max(1, min(CPUS_MAX, cores // machines))
+
+
 @dataclass(frozen=True)
 class Hardware:
     """How a machine is built."""
 
     firmware: Firmware = Firmware.BIOS
-    cpus: int = 2
+    cpus: int = CPUS_MAX
     memory_mib: int = 2560
     disk_gib: int = 0
     """0: no disk at all."""

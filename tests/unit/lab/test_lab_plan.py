@@ -10,7 +10,7 @@ import pytest
 
 from koguma.lab.errors import NoSuchNodeError, PlanError
 from koguma.lab.lab import is_namespace_of, plan_of
-from koguma.lab.plan import NODES_MAX, Firmware, Hardware, Plan, Vlan, mac
+from koguma.lab.plan import NODES_MAX, Firmware, Hardware, Plan, Vlan, fair_cpus, mac
 
 HOME = Path("/srv/k/lab")
 
@@ -19,6 +19,13 @@ def test_two_runs_agree_on_every_mac_and_uuid() -> None:
     first, second = plan_of("lab", HOME, 3), plan_of("lab", HOME, 3)
     assert [machine.uuid for machine in first.machines] == [machine.uuid for machine in second.machines]
     assert [machine.nics for machine in first.machines] == [machine.nics for machine in second.machines]
+
+
+@pytest.mark.parametrize(
+    ("machines", "cores", "cpus"), [(1, 1, 1), (1, 2, 2), (3, 2, 1), (3, 5, 1), (3, 6, 2), (1, 64, 2), (99, 2, 1)]
+)
+def test_all_machines_together_have_no_more_processors_than_the_host(machines: int, cores: int, cpus: int) -> None:
+    assert fair_cpus(machines, cores) == cpus
 
 
 def test_no_two_machines_share_a_mac_a_uuid_a_serial_or_an_address() -> None:
