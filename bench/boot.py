@@ -6,7 +6,7 @@
 2. Koguma: node1 powered off and on; from the power command to the boot record's `installed`.
 3. The floor: QEMU with the same processors and memory, `-kernel -initrd`, the root image as a disk; from its start
    to `installed`. 2 and 3 take turns, so that a slower minute of the host slows both.
-4. All three machines at once, and three direct boots at once: what the host's own processors lose to sharing is in both.
+4. All three machines at once, and three direct boots at once: what the host's processors lose to sharing is in both.
    And how much slower one core is while all of them work.
 5. Commit to bootable label after a one-package edit; `koguma image log` and `koguma --help` as whole processes.
 """
