@@ -26,6 +26,7 @@ packages: ## Install the Debian packages that the lab and the tests use
 	@missing=""; for package in $$(PYTHONPATH=src $(PYTHON) -m koguma.lab.packages) $(TEST_PACKAGES); do \
 	  [ "$$(dpkg-query -W -f '$${Status}' $$package 2>/dev/null)" = "install ok installed" ] || missing="$$missing $$package"; done; \
 	if [ -n "$$missing" ]; then echo "installing:$$missing"; $(SUDO) apt-get update -q; \
+	  case "$$missing" in *" tgt"*) $(SUDO) ln -sfn /dev/null /etc/systemd/system/tgt.service;; esac; \
 	  $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $$missing; fi
 
 lab: packages $(BIN)/koguma ## Start the virtual datacentre and boot NODES=3 machines from off to running in RAM

@@ -24,7 +24,7 @@ mkdir -p "$initramfs/hooks" "$initramfs/scripts" "$initramfs/conf.d"
 install -m 0755 "$here/initramfs/hooks/koguma" "$initramfs/hooks/koguma"
 install -m 0644 "$here/initramfs/scripts/koguma" "$initramfs/scripts/koguma"
 install -m 0644 "$here/initramfs/conf.d/koguma" "$initramfs/conf.d/koguma"
-install -m 0644 "$here/initramfs/lib/network.sh" "$root/usr/share/koguma/initramfs/"
+install -m 0644 "$here/initramfs/lib/network.sh" "$here/initramfs/lib/disk-root.sh" "$root/usr/share/koguma/initramfs/"
 install -m 0755 "$here/initramfs/lib/mount-root" "$root/usr/share/koguma/initramfs/"
 install -m 0644 "$here/../common/trace_imports.py" "$root/usr/share/koguma/"
 

@@ -142,6 +142,17 @@ class Nodes(Section):
     """From power-on to `installed`; a boot that takes longer has failed."""
 
 
+class Volumes(Section):
+    driver: str = ""
+    """The storage of roots on volumes (root method iscsi): tgt or cinder. Empty: there is none."""
+    address: str = ""
+    """Where the driver finds it; for tgt a directory on the worker's host. Empty: `<state_dir>/volumes`."""
+    portal: str = ""
+    """`HOST:PORT`, where machines find it."""
+    size_gib: int = Field(default=10, ge=1)
+    """Of a root volume whose flavor does not say (`root_bytes` of its requirements)."""
+
+
 class Log(Section):
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["text", "json"] = "text"
@@ -164,6 +175,7 @@ class Config(Section):
     inspection: Inspection = Inspection()
     keystone: Keystone = Keystone()
     nodes: Nodes = Nodes()
+    volumes: Volumes = Volumes()
     log: Log = Log()
     lab: Lab = Lab()
 

@@ -9,12 +9,17 @@ from koguma_node.errors import NodeError
 Result = subprocess.CompletedProcess
 
 
-def run(arguments: list[str], timeout_s: float, environment: dict[str, str] | None = None) -> Result[str]:
-    """Run a tool to its end; its result, whatever its status. Raises NodeError when it hangs or is missing."""
+def run(
+    arguments: list[str], timeout_s: float, environment: dict[str, str] | None = None, text: str | None = None
+) -> Result[str]:
+    """Run a tool to its end; its result, whatever its status. `text` is its standard input.
+
+    Raises NodeError when it hangs or is missing.
+    """
     try:
         return subprocess.run(
             arguments,
-            stdin=subprocess.DEVNULL,
+            **({"stdin": subprocess.DEVNULL} if text is None else {"input": text}),
             env=environment,
             capture_output=True,
             encoding="utf-8",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from koguma_node.errors import NodeError
 
-MODES = ("register", "boot", "rescue")
+MODES = ("register", "boot", "rescue", "deploy", "clean")
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
@@ -34,7 +34,7 @@ def parse_arguments(line: str) -> Arguments:
         if key.startswith("koguma."):
             given[key.removeprefix("koguma.")] = value
     return Arguments(
-        mode=_checked(given, "mode", "register, boot or rescue", lambda value: value in MODES),
+        mode=_checked(given, "mode", f"one of {', '.join(MODES)}", lambda value: value in MODES),
         url=_checked(given, "url", "an http:// URL", lambda value: value.startswith("http://")).rstrip("/"),
         uuid=_checked(given, "uuid", "a UUID in lower-case 8-4-4-4-12 form", lambda value: bool(UUID.fullmatch(value))),
         token=_checked(given, "token", "given", bool),

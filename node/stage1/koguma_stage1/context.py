@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from koguma_node.errors import NodeError
 from koguma_node.service import Service
 from koguma_node.watchdog import Watchdog
 
 from koguma_stage1.arguments import Arguments
+
+if TYPE_CHECKING:
+    from koguma_stage1.disk.layout import Disk
 
 
 class Lease:
@@ -40,8 +43,16 @@ class Context:
         self.profile: dict[str, Any] = {}
         self.detail: dict[str, Any] = {}
         self.manifest: dict[str, Any] = {}
+        self.disk: Disk | None = None
+        self.uuids = ("", "")
+        """Of the root's and the ESP's file system."""
 
     def required_lease(self) -> Lease:
         if self.lease is None:
             raise NodeError("the network must be up before this step")
         return self.lease
+
+    def required_disk(self) -> Disk:
+        if self.disk is None:
+            raise NodeError("the root's disk must be chosen before this step")
+        return self.disk

@@ -66,11 +66,15 @@ def append_files(initrd: Path, files: dict[str, bytes]) -> None:
 
 def command_line(profile: dict[str, Any]) -> str:
     line = f"boot=koguma {profile['kernel_args']}".strip()
+    require_length(line)
+    return line
+
+
+def require_length(line: str) -> None:
     if len(line.encode()) > COMMAND_LINE_BYTES_MAX:
         raise NodeError(
             f"a kernel command line may have {COMMAND_LINE_BYTES_MAX} bytes, got {len(line.encode())} (profile)"
         )
-    return line
 
 
 def _quoted(value: str) -> str:

@@ -26,6 +26,8 @@ STEPS = {
     "register": ("network", "inventory", "register"),
     "boot": ("network", "profile", "verify", "kexec"),
     "rescue": ("network", "rescue"),
+    "deploy": ("network", "profile", "verify", "disk_divide", "disk_write", "disk_boot", "restart"),
+    "clean": ("network", "erase"),
 }
 FAILURE_PAUSE_S = 10.0
 REFUSAL_PAUSE_S = 30.0
@@ -52,7 +54,7 @@ def run_steps(context: Context) -> NoReturn:
         _end_in_failure(context, phase, error)
     if context.arguments.mode == "rescue":
         _stay(context)
-    say("registered; powering off")
+    say(f"{phase} done; powering off")
     power.power_off()
 
 

@@ -2,7 +2,9 @@
 
 1. Arm the watchdog, wait for the boot NIC, tell that the kernel has arrived here (`kexec succeeded`).
 2. Root method ram: fetch the root image into a tmpfs, verified by the digest that stage 1 took from the manifest.
-3. Mount it, or the NFS copy, or the local device, and the writable layer (mount-root). Tell `root succeeded`; or
+   Root method iscsi: log in to the volume that `detail` names; it was made of a verified commit (volume.py).
+3. Mount it, or the NFS copy, or the local device, and the writable layer (mount-root); or the volume, which is
+   writable itself. Tell `root succeeded`; or
    `root failed` with the reason, and end with status 1, upon which the machine reboots.
 4. Render the configuration into the root: it is complete before the first process of stage 2 starts. A failure is told
    as `render failed`; the machine goes on, so that somebody can look, but never says `installed`.
@@ -26,10 +28,10 @@ from koguma_node.errors import NodeError
 from koguma_node.service import Service
 from koguma_node.watchdog import Watchdog
 
-from koguma_stage2 import places, render, templates
+from koguma_stage2 import places, render, templates, volume
 from koguma_stage2.detail import load_detail
 
-METHODS = ("ram", "nfs", "local")
+METHODS = ("ram", "nfs", "iscsi", "local")
 TIMEOUT_S = 1200.0
 """For all of it: 4 GB at 50 MB/s in a boot storm take 80 s; what takes 20 minutes is a hang."""
 NETWORK_WAIT_S = 150.0
@@ -87,6 +89,8 @@ def bring_root(values: dict[str, str], deadline: float) -> None:
         raise NodeError(f"KOGUMA_ROOT_METHOD must be one of {', '.join(METHODS)}, got {method!r} (boot.env)")
     if method == "ram":
         _fetch_image(values, deadline)
+    if method == "iscsi":
+        values = {**values, "KOGUMA_ROOT_DEVICE": volume.log_in(load_detail(Path(places.DETAIL)))}
     result = command.run([MOUNT_ROOT, method], MOUNT_TIMEOUT_S, environment={**os.environ, **values})
     if result.returncode != 0:
         said = [line for line in result.stderr.splitlines() if line.strip()]

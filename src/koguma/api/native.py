@@ -37,6 +37,7 @@ from koguma.api.schemas import (
     NodePatch,
     PowerBody,
     ProvisionBody,
+    ReplacementBody,
     ReservationBody,
     SwitchCreate,
     SwitchPatch,
@@ -166,6 +167,12 @@ def list_steps(
 @api.put("/nodes/{reference}/power")
 def put_power(request: HttpRequest, reference: str, body: PowerBody) -> HttpResponse:
     return _node(nodes.request_power(reference, PowerAction(body.target), _if_match(request)), status=202)
+
+
+@api.post("/nodes/{reference}/replacement")
+def post_replacement(request: HttpRequest, reference: str, body: ReplacementBody) -> HttpResponse:
+    """Another machine takes the node's place."""
+    return _node(nodes.request_replacement(reference, body.with_node, _if_match(request)), status=202)
 
 
 @api.put("/nodes/{reference}/provision")

@@ -66,6 +66,11 @@ class ProvisionBody(Body):
     """For the user `rescue`, beside the operator's keys."""
 
 
+class ReplacementBody(Body):
+    with_node: Annotated[str, Field(max_length=255)] | None = None
+    """Its name or UUID; otherwise any spare of the node's flavor."""
+
+
 class BootLabelBody(Body):
     label: Annotated[str, Field(max_length=200)] | None
     once: bool = False

@@ -17,7 +17,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from koguma.boot import ipxe, requests
-from koguma.boot.errors import AlreadyInstalled, BootError, NotThisMachine
+from koguma.boot.errors import AlreadyInstalled, BootError, NotBootable, NotThisMachine
 from koguma.boot.handover import handover
 from koguma.boot.inventory import Inventory
 from koguma.boot.journal import Journal, Report
@@ -97,11 +97,25 @@ class Stage1Api:
             log.info("script given", extra={"uuid": uuid, "boot": boot_id, "mode": "register"})
             return PlainTextResponse(script)
         self._inventory.reject_foreign_address(node, _remote(request))
+        if self._planner.boots_disk(node):
+            return self._local_script(node, boot_id, asked)
         script, told = self._script_of(node, boot, boot_id, request.query_params.get("choose"))
         self._journal.add(Report.now(uuid, boot_id, "script", {**asked, **told}))
         self._server.deliver_soon()
         log.info("script given", extra={"node": node.name, "boot": boot_id, **told})
         return PlainTextResponse(script)
+
+    def _local_script(self, node: SnapshotNode, boot_id: str, asked: dict[str, str]) -> Response:
+        """Send the machine to its disk. The first time after that was written, it is still the boot that wrote it."""
+        writer = self._journal.writer_of(node.boot.disk.wish) if node.boot.disk and node.boot.disk.wish else None
+        if writer and not self._journal.is_installed(writer):
+            body = requests.phase_of({"phase": "restart", "state": "started"})
+            self._journal.add(Report.now(node.uuid, writer, "phase", body))
+        else:
+            self._journal.add(Report.now(node.uuid, boot_id, "script", {**asked, "mode": "disk"}))
+        self._server.deliver_soon()
+        log.info("script given", extra={"node": node.name, "boot": writer or boot_id, "mode": "disk"})
+        return PlainTextResponse(ipxe.local(f"{node.name} boots its disk"))
 
     def _script_of(
         self, node: SnapshotNode, boot: ipxe.Boot, boot_id: str, choose: str | None
@@ -115,6 +129,13 @@ class Stage1Api:
             return script, {"mode": "register"}
         if node.boot.mode == "rescue":
             return ipxe.stage1(boot, stage1, "rescue", f"{node.name} is rescued", menu=False), {"mode": "rescue"}
+        if node.boot.disk:
+            mode = "clean" if node.boot.mode == "clean" else "deploy"
+            if not stage1.has_disks:
+                raise NotBootable("stage 1 must be built with the tools for disks: `koguma image build-stage1`")
+            self._journal.begin_disk(boot_id, node.boot.disk.wish or "")
+            title = f"{node.name}: {'empties its disks' if mode == 'clean' else 'writes its disk'}"
+            return ipxe.stage1(boot, stage1, mode, title, menu=False), {"mode": mode}
         if choose is not None:
             self._journal.choose(boot_id, self._labels.resolve(choose).name)
         if not node.boot.kexec:
@@ -183,6 +204,8 @@ class Stage1Api:
         if not self._journal.has_registered_from(boot_id, _remote(request)):
             self._inventory.reject_foreign_address(node, _remote(request))
         self._journal.add(report)
+        if body["phase"] == "disk" and body["state"] == "succeeded":
+            self._journal.mark_written(boot_id)
         self._server.deliver_soon()
         if body["state"] == "failed":
             log.warning(

@@ -45,7 +45,7 @@ def entry(url: str) -> str:
 
 
 def stage1(boot: Boot, build: Stage1, mode: str, title: str, *, menu: bool) -> str:
-    """Load stage 1; `mode` is register, boot or rescue."""
+    """Load stage 1; `mode` is register, boot, rescue, deploy or clean."""
     files = f"{boot.url}/artifacts"
     arguments = f"koguma.mode={mode} koguma.url={boot.url} koguma.uuid={boot.uuid}"
     secrets = f"koguma.token={boot.token} koguma.mac={boot.mac}"
@@ -57,6 +57,16 @@ def stage1(boot: Boot, build: Stage1, mode: str, title: str, *, menu: bool) -> s
             f"{arguments} {secrets} {STAGE1_ARGS} {boot.console_args}",
             [f"{files}/{initrd}" for initrd in build.initrds(mode)],
         ),
+    )
+
+
+def local(title: str) -> str:
+    """Boot the machine's own disk. UEFI goes on to its next boot entry; a BIOS is asked for its first disk."""
+    return _script(
+        f"echo Koguma: {title}",
+        "iseq ${platform} efi && exit ||",
+        "sanboot --no-describe --drive 0x80 ||",
+        "exit",
     )
 
 

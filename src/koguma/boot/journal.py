@@ -33,6 +33,8 @@ CREATE TABLE IF NOT EXISTS reports (
 CREATE TABLE IF NOT EXISTS counts (boot_id TEXT PRIMARY KEY, reports INTEGER NOT NULL, at TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS once (id TEXT PRIMARY KEY, boot_id TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS chosen (boot_id TEXT PRIMARY KEY, label TEXT NOT NULL, at TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS disks (boot_id TEXT PRIMARY KEY, wish TEXT NOT NULL, at TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS written (wish TEXT PRIMARY KEY, boot_id TEXT NOT NULL, at TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS installed (boot_id TEXT PRIMARY KEY, at TEXT NOT NULL) WITHOUT ROWID;
 """
 
@@ -128,6 +130,21 @@ class Journal:
         row = self._db.execute("SELECT label FROM chosen WHERE boot_id = ?", (boot_id,)).fetchone()
         return row[0] if row else None
 
+    def begin_disk(self, boot_id: str, wish: str) -> None:
+        """This boot is to fulfil a wish about its machine's disks."""
+        self._db.execute("INSERT OR IGNORE INTO disks VALUES (?, ?, ?)", (boot_id, wish, _now()))
+
+    def mark_written(self, boot_id: str) -> None:
+        """The boot has fulfilled its wish. Harmless when it had none."""
+        self._db.execute(
+            "INSERT OR IGNORE INTO written SELECT wish, boot_id, ? FROM disks WHERE boot_id = ?", (_now(), boot_id)
+        )
+
+    def writer_of(self, wish: str) -> str | None:
+        """The boot that fulfilled the wish."""
+        row = self._db.execute("SELECT boot_id FROM written WHERE wish = ?", (wish,)).fetchone()
+        return row[0] if row else None
+
     def mark_installed(self, report: Report) -> bool:
         """Keep an `installed` report, once for each boot; False when that boot had reported it before."""
         with self._transaction():
@@ -165,7 +182,7 @@ class Journal:
     def _forget_old_marks(self) -> None:
         limit = datetime.fromtimestamp(datetime.now(UTC).timestamp() - INSTALLED_KEPT_DAYS * 86400, UTC).isoformat()
         with self._transaction():
-            for table in ("counts", "chosen", "installed"):
+            for table in ("counts", "chosen", "disks", "installed"):
                 self._db.execute(f"DELETE FROM {table} WHERE at < ?", (limit,))  # noqa: S608 - the names stand above
 
     def _transaction(self) -> _Transaction:

@@ -19,6 +19,11 @@ from koguma.model.manifest import Manifest
 
 _COMMIT = re.compile(r"[0-9a-f]{64}")
 
+WITH_TOOLS = ("initrd", "tools")
+WITH_DISKS = (*WITH_TOOLS, "disks")
+INITRDS_OF = {"boot": ("initrd",), "deploy": WITH_DISKS, "clean": WITH_DISKS}
+"""What of stage 1 a mode loads, where it is not WITH_TOOLS."""
+
 
 @dataclass(frozen=True)
 class Label:
@@ -34,13 +39,17 @@ class Stage1:
     id: str
     path: str
     """Below `/artifacts/`."""
-    has_tools: bool
-    """Builds of older versions have their tools in the one initramfs."""
+    parts: frozenset[str]
+    """The initramfs it was built with; older versions built one that has the tools, and none for disks."""
+
+    @property
+    def has_disks(self) -> bool:
+        """Whether it was built with the tools for disks."""
+        return "disks" in self.parts
 
     def initrds(self, mode: str) -> list[str]:
         """Below `/artifacts/`, in the order in which they are loaded."""
-        names = ["initrd", "tools"] if self.has_tools and mode != "boot" else ["initrd"]
-        return [f"{self.path}/{name}" for name in names]
+        return [f"{self.path}/{name}" for name in INITRDS_OF.get(mode, WITH_TOOLS) if name in self.parts]
 
 
 class Labels:
@@ -96,4 +105,6 @@ class Labels:
             name = (self._boot / "stage1" / "current").readlink().name
         except OSError:
             raise NotBootable("a stage 1 must be built first: `koguma image build-stage1`") from None
-        return Stage1(name, f"stage1/{name}", has_tools=(self._boot / "stage1" / name / "tools").exists())
+        build = self._boot / "stage1" / name
+        parts = frozenset(part for part in WITH_DISKS if (build / part).is_file())
+        return Stage1(name, f"stage1/{name}", parts)

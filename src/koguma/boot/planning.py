@@ -53,9 +53,18 @@ class Planner:
             return self._labels.resolve(once.label)
         return self._labels.resolve(node.boot.label)
 
+    def boots_disk(self, node: SnapshotNode) -> bool:
+        """Whether the machine is sent to its own disk: there is no wish, or it was fulfilled before."""
+        disk = node.boot.disk
+        if disk is None or node.boot.mode != "boot":
+            return False
+        return disk.wish is None or self._journal.writer_of(disk.wish) is not None
+
     def profile(self, node: SnapshotNode, boot_id: str) -> dict[str, Any]:
         """The answer of `profile`. Raises NotBootable."""
         label = self.label(node, boot_id)
+        if node.boot.root_method == "iscsi" and "iscsi" not in node.detail:
+            raise NotReady(f"the root volume of node {node.name} is not shown to it yet")
         return {
             "node": node.name,
             "label": label.name,
@@ -65,6 +74,7 @@ class Planner:
             "artifact_url": self._site.artifact_url(label.commit),
             "overlay_size_bytes": node.boot.overlay_size_bytes,
             "nfs": self._nfs(node, label),
+            "disk": self._disk(node),
         }
 
     def detail(self, node: SnapshotNode) -> dict[str, Any]:
@@ -102,6 +112,10 @@ class Planner:
             "KOGUMA_NFS": profile["nfs"] or "",
             "KOGUMA_INTERFACES": " ".join(f"{item['mac']}={item['name']}" for item in interfaces),
         }
+
+    def _disk(self, node: SnapshotNode) -> dict[str, Any] | None:
+        disk = node.boot.disk
+        return {"hints": dict(disk.hints), "image": dict(disk.image) if disk.image else None} if disk else None
 
     def _nfs(self, node: SnapshotNode, label: Label) -> str | None:
         if node.boot.root_method != "nfs":

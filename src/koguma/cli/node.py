@@ -356,6 +356,28 @@ def unrescue(
 
 
 @app.command()
+def replace(
+    name: Name,
+    with_node: Annotated[
+        str | None, typer.Option("--with", help="The node that takes its place; otherwise any spare of its flavor.")
+    ] = None,
+    wait: WaitOption = False,
+    timeout: TimeoutOption = 1800,
+    api: ApiOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Put another machine in a node's place, with its name, keys, addresses and volume; the old one is set aside."""
+    client = Client(api)
+    node = client.post("nodes", name, "replacement", body={"with_node": with_node})
+    if wait:
+        # The name goes over to the other machine, whose deployment is waited for under it.
+        node = _wait(client, node["name"], "replace", timeout, _rests)
+        if node["provision_state"] != "active":
+            raise Failed(f"the node is {node['provision_state']!r}: {node['last_error']} (node {node['name']})")
+    _print_node(node, as_json)
+
+
+@app.command()
 def abort(name: Name, api: ApiOption = None, as_json: JsonOption = False) -> None:
     """Stop waiting for a machine's call-back."""
     _provision(name, "abort", "", wait=False, timeout=0, api=api, as_json=as_json)

@@ -18,6 +18,7 @@ from koguma.model.network import Network
 from koguma.model.node import Node
 from koguma.model.operation import Operation, StepRecord
 from koguma.model.switch import Placement, Switch
+from koguma.model.volume import RootVolume
 
 
 class Claim(Protocol):
@@ -82,6 +83,19 @@ class Claim(Protocol):
 
     def end_attachments(self) -> None:
         """Nothing is attached to the node any more, and the addresses it had because of that are free."""
+
+    def volume(self) -> RootVolume | None:
+        """The volume that the node's root is on, as recorded."""
+
+    def keep_volume(self, volume: RootVolume) -> None:
+        """Record it, in place of what was recorded before."""
+
+    def forget_volume(self) -> None: ...
+
+    def hand_over(self, named: str | None, operation: str) -> None:
+        """Give what the node is to others to the node of this UUID, or to any spare of its flavor, and start that
+        one's deployment; once for each operation. Raises StepFailed when it cannot.
+        """
 
     def record_power_on(self, at: datetime) -> None:
         """Remember when the machine was told to power on: its firmware phase starts there."""

@@ -83,6 +83,29 @@ class VolumeDriver(Protocol):
         """Ensure that the volume is gone. Raises VolumeRefused while it is shown."""
 
 
+@dataclass(frozen=True)
+class VolumeImage:
+    """What a volume is made of: a file system that holds a commit's root."""
+
+    commit: str
+    path: Path
+
+
+class VolumeSite(Protocol):
+    """The storage that a site keeps its nodes' roots on."""
+
+    @property
+    def size_bytes(self) -> int:
+        """Of a volume whose flavor does not say."""
+
+    def driver(self) -> VolumeDriver: ...
+
+    def image_of(self, label: str, size_bytes: int) -> VolumeImage:
+        """Made when it is not there yet, which takes about a minute. Raises KogumaError when the label cannot be
+        booted.
+        """
+
+
 OpenVolumes = Callable[[VolumeAccess], VolumeDriver]
 """Makes the driver that `VolumeAccess.driver` names. Raises UnknownVolumeDriver."""
 

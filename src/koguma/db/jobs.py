@@ -29,6 +29,7 @@ from procrastinate.contrib.django.utils import connector_params
 
 from koguma.contracts.power import OpenPower, PowerDriver
 from koguma.contracts.switches import OpenSwitch
+from koguma.contracts.volumes import VolumeSite
 from koguma.db import admission, allocations, heartbeats, power_polls, reports, webhooks
 from koguma.db.allocations import ALLOCATE_TASK
 from koguma.db.dispatch import Dispatcher, listen, outside
@@ -87,7 +88,7 @@ def expire_boots() -> None:
 @lru_cache(maxsize=1)
 def executor() -> Executor:
     """This process's executor."""
-    return Executor(PostgresStore(open_switch()), open_power(), policy(), timezone.now, _stopping.is_set)
+    return Executor(PostgresStore(open_switch()), open_power(), policy(), timezone.now, _stopping.is_set, volumes())
 
 
 def open_power() -> OpenPower:
@@ -116,6 +117,12 @@ class _Outside:
 
 def open_switch() -> OpenSwitch:
     found: OpenSwitch = import_string(settings.KOGUMA_SWITCH_DRIVERS)
+    return found
+
+
+def volumes() -> VolumeSite | None:
+    """The site's storage, where one is configured."""
+    found: VolumeSite | None = import_string(settings.KOGUMA_VOLUMES)()
     return found
 
 

@@ -22,7 +22,7 @@ from psycopg.types.json import Jsonb
 from koguma.contracts.errors import NodeGone, Superseded, UnknownSwitchDriver
 from koguma.contracts.power import Access
 from koguma.contracts.switches import OpenSwitch, SwitchAccess, SwitchDriver
-from koguma.db import admission, switches, vlan_addresses
+from koguma.db import admission, replacing, root_volumes, switches, vlan_addresses
 from koguma.db.addresses import ensure_boot_address
 from koguma.db.models import AllocationRow, BootRow, NetworkRow, NodeRow, PowerOnRow, WorkRow
 from koguma.db.rows import (
@@ -46,6 +46,7 @@ from koguma.model.node import Node
 from koguma.model.operation import Operation, StepRecord
 from koguma.model.states import PowerState, StatusCode
 from koguma.model.switch import Placement, Switch
+from koguma.model.volume import RootVolume
 
 Row = dict[str, Any]
 
@@ -267,6 +268,19 @@ class PostgresClaim:
             vlan_addresses.take_turn()
             if NodeRow.objects.filter(pk=self._id).exclude(vifs=[]).update(vifs=[]):
                 vlan_addresses.settle(NodeRow.objects.filter(pk=self._id))
+
+    def volume(self) -> RootVolume | None:
+        return root_volumes.of_node(self._id)
+
+    def keep_volume(self, volume: RootVolume) -> None:
+        with transaction.atomic():
+            root_volumes.keep(NodeRow.objects.select_for_update(no_key=True).get(pk=self._id), volume)
+
+    def forget_volume(self) -> None:
+        root_volumes.forget(self._id)
+
+    def hand_over(self, named: str | None, operation: str) -> None:
+        replacing.hand_over(self._id, named, operation)
 
     def record_power_on(self, at: datetime) -> None:
         PowerOnRow.objects.create(node_id=self._id, at=at)

@@ -15,7 +15,7 @@ from django.db import IntegrityError, transaction
 from django.db.models import ProtectedError, Q, QuerySet
 from django.utils import timezone
 
-from koguma.db import catalog, vlan_addresses
+from koguma.db import catalog, replacing, vlan_addresses
 from koguma.db.errors import AlreadyExists, InUse, NotFound, Stale
 from koguma.db.models import AllocationRow, BootRow, FlavorRow, NodeRow, StepRow, WorkRow
 from koguma.db.rows import boot_of, node_columns, node_of, operation_columns, operation_of, step_of, with_all
@@ -168,6 +168,19 @@ def ask_verb(
         else:
             _end(row, node, verb, move)
     return node.uuid
+
+
+def request_replacement(reference: str, with_reference: str | None, version: int | None = None) -> Node:
+    """Let another machine take the node's place: the one named, or any spare of its flavor. Raises VerbRefused."""
+    with transaction.atomic():
+        row = _locked(reference, version)
+        named = _get(with_all(NodeRow.objects.all()), with_reference) if with_reference else None
+        data = replacing.request(row, named)
+        work = WorkRow.objects.select_for_update(no_key=True).get(pk=row.pk)
+        _close_steps(row, work, "replaced by another machine")
+        _start(row, work, replace(node_of(row), goal=None), "replace", {"goal": None, "last_error": None})
+        WorkRow.objects.filter(pk=work.pk).update(data=data)
+    return find(str(row.uuid))
 
 
 def request_power(reference: str, action: PowerAction, version: int | None = None) -> Node:

@@ -82,6 +82,8 @@ def node_of(row: NodeRow) -> Node:
         automated_clean=row.automated_clean,
         disable_power_off=row.disable_power_off,
         inspection_error=row.inspection_error,
+        disk_wish=row.disk_wish,
+        disk_used=row.disk_used,
     )
 
 
@@ -245,6 +247,8 @@ _LIFECYCLE_FIELDS = frozenset(
         "inspection_error",
         "inspection_started_at",
         "inspection_finished_at",
+        "disk_wish",
+        "disk_used",
     }
 )
 

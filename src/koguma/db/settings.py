@@ -82,3 +82,5 @@ KOGUMA_LIMITS = json.loads(_environ.get("KOGUMA_LIMITS_JSON", "{}"))
 KOGUMA_POWER_DRIVERS = "koguma.drivers.power.open_power"
 KOGUMA_SWITCH_DRIVERS = "koguma.drivers.switch.open_switch"
 """Finds the power driver of a BMC."""
+KOGUMA_VOLUMES = "koguma.services.volume_site.configured"
+"""Finds the site's storage for roots on volumes."""

@@ -16,16 +16,17 @@ from typing import Any
 from django.conf import settings
 from django.db import connection
 
+from koguma.db import root_volumes
 from koguma.db.links import handover_of, links_of
 from koguma.db.models import FlavorRow, NetworkRow, NodeRow
 from koguma.db.rows import flavor_of, network_of, node_of, with_all
 from koguma.db.sealing import unseal
 from koguma.model import names
-from koguma.model.flavor import Flavor
+from koguma.model.flavor import Flavor, RootMethod
 from koguma.model.layout import Layout, layout_for, reason_not_fitting
 from koguma.model.network import Network
 from koguma.model.node import Node
-from koguma.model.snapshot import BootPlan, Mode, Once, Snapshot, SnapshotNetwork, SnapshotNode, SnapshotPort
+from koguma.model.snapshot import BootPlan, DiskPlan, Mode, Once, Snapshot, SnapshotNetwork, SnapshotNode, SnapshotPort
 from koguma.model.states import ProvisionState as S
 
 _REGISTERS = frozenset({S.ENROLL, S.VERIFYING, S.INSPECTING, S.INSPECT_WAIT, S.INSPECT_FAILED})
@@ -34,6 +35,10 @@ _BOOTS = frozenset(
     {S.DEPLOYING, S.WAIT_CALL_BACK, S.DEPLOY_HOLD, S.DEPLOY_FAILED, S.ACTIVE, S.SERVICING, S.SERVICE_WAIT,
      S.SERVICE_HOLD, S.SERVICE_FAILED, S.RESCUE_FAILED, S.UNRESCUING, S.UNRESCUE_FAILED}
 )  # fmt: skip
+
+_CLEANS = frozenset({S.CLEANING, S.CLEAN_WAIT})
+_WRITES = frozenset({S.DEPLOYING, S.WAIT_CALL_BACK, S.DEPLOY_HOLD})
+"""Where a wish to write the disk counts. An active node boots its disk, whatever the boot service has forgotten."""
 
 _FINGERPRINT = " UNION ALL ".join(
     f"SELECT '{table}', count(*), coalesce(sum(id), 0), coalesce(sum(version), 0) FROM koguma_{table}"  # noqa: S608 - no value from outside
@@ -47,6 +52,10 @@ class Secrets:
 
     host_key: str
     rescue_password_hash: str
+    volume: dict[str, Any] | None
+    """How it logs in to its root volume."""
+    config_drive: Any = None
+    """For a disk that is being written."""
 
 
 class Renderer:
@@ -72,12 +81,19 @@ def render() -> Snapshot:
     networks = {row.name: network_of(row) for row in NetworkRow.objects.order_by("name")}
     flavors = {row.name: flavor_of(row) for row in FlavorRow.objects.all()}
     keys = _authorized_keys()
+    volumes = root_volumes.of_all()
     nodes = []
     for row in with_all(NodeRow.objects.order_by("uuid")):
         node = node_of(row)
         flavor = flavors.get(node.flavor or "")
-        secrets = Secrets(unseal(row.ssh_host_key), unseal(row.rescue_password_hash))
-        nodes.append(_node(node, flavor, networks, keys, secrets, known_by_mac=row.known_by_mac))
+        disk = disk_plan(row, node, flavor)
+        secrets = Secrets(
+            unseal(row.ssh_host_key),
+            unseal(row.rescue_password_hash),
+            root_volumes.access(volumes.get(row.pk), str(row.uuid)),
+            row.instance_info.get("configdrive") if disk and disk.wish else None,
+        )
+        nodes.append(_node(node, flavor, networks, keys, secrets, disk, known_by_mac=row.known_by_mac))
     return Snapshot(networks=tuple(_network(network) for network in networks.values()), nodes=tuple(nodes))
 
 
@@ -117,6 +133,7 @@ def _node(
     networks: dict[str, Network],
     keys: list[str],
     secrets: Secrets,
+    disk: DiskPlan | None,
     *,
     known_by_mac: bool,
 ) -> SnapshotNode:
@@ -140,6 +157,7 @@ def _node(
             mode=mode,
             refuse_reason=reason,
             once=Once(node.once.id, node.once.label) if node.once else None,
+            disk=disk,
         ),
         detail=_detail(node, flavor, networks, keys, secrets),
     )
@@ -147,10 +165,8 @@ def _node(
 
 def mode_of(node: Node, flavor: Flavor | None) -> tuple[Mode, str | None]:
     """What a machine that asks for its script is told, by its node's state."""
-    if node.provision_state in _REGISTERS:
-        return "register", None
-    if node.provision_state in _RESCUES:
-        return "rescue", None
+    if mode := _stage1_mode(node):
+        return mode, None
     if node.provision_state not in _BOOTS:
         return "refuse", f"the node is {node.provision_state.value}, it boots when it is deployed"
     if flavor is None:
@@ -158,6 +174,44 @@ def mode_of(node: Node, flavor: Flavor | None) -> tuple[Mode, str | None]:
     if reason := reason_not_fitting(layout_for(node, flavor.layout), node):
         return "refuse", f"flavor {flavor.name} does not fit the node: {reason}"
     return "boot", None
+
+
+def _stage1_mode(node: Node) -> Mode | None:
+    """Where stage 1 does all the work."""
+    if node.provision_state in _REGISTERS:
+        return "register"
+    if node.provision_state in _RESCUES:
+        return "rescue"
+    return "clean" if node.provision_state in _CLEANS and node.disk_used and node.disk_wish else None
+
+
+def disk_plan(row: NodeRow, node: Node, flavor: Flavor | None) -> DiskPlan | None:
+    if _stage1_mode(node) == "clean":
+        return DiskPlan(wish=node.disk_wish)
+    if flavor is None or flavor.root_method is not RootMethod.DISK:
+        return None
+    hints = row.instance_info.get("root_device") or row.properties.get("root_device") or {}
+    return DiskPlan(
+        wish=node.disk_wish if node.provision_state in _WRITES else None,
+        hints=hints if isinstance(hints, dict) else {},
+        image=disk_image(row.instance_info),
+    )
+
+
+def disk_image(info: dict[str, Any]) -> dict[str, Any] | None:
+    """What Ironic's instance_info says of a whole-disk image by URL; None when there is none."""
+    source = str(info.get("image_source") or "")
+    if not source.startswith("http://"):
+        return None
+    algorithm, digest = info.get("image_os_hash_algo"), info.get("image_os_hash_value")
+    if algorithm != "sha256":
+        digest = info.get("image_checksum")
+    return {
+        "url": source,
+        "sha256": str(digest or ""),
+        "size_bytes": info.get("image_size_bytes"),
+        "format": str(info.get("image_disk_format") or "raw"),
+    }
 
 
 def _detail(
@@ -182,6 +236,8 @@ def _detail(
         },
         "templates": [vars(template) for template in flavor.templates] if flavor else [],
         "variables": {**(flavor.variables if flavor else {}), **node.variables},
+        **({"iscsi": secrets.volume} if secrets.volume else {}),
+        **({"config_drive": secrets.config_drive} if secrets.config_drive else {}),
         **({"rescue": {"password_hash": secrets.rescue_password_hash}} if node.provision_state in _RESCUES else {}),
     }
 

@@ -128,6 +128,7 @@ class VolumeTargetRow(Resource):
     volume_id = models.CharField(max_length=36)
     boot_index = models.IntegerField()
     properties = models.JSONField(default=dict)
+    sealed = models.TextField(default="", blank=True)  # of Koguma's own volumes: `koguma.db.root_volumes`
 
     class Meta:
         db_table = "koguma_volume_target"

@@ -7,8 +7,9 @@ Called by `koguma image build-stage1`. Needs root, mmdebstrap, cpio, zstd and km
 2. Lay out the system and the drivers, each in a directory of its own.
 3. Pack them into an initramfs of two cpio archives: the system compressed as a whole, since all of it is used at
    every boot; the drivers stored, since each is compressed by itself and few are used. What only registration and
-   rescue need goes likewise into a second one, `tools`, which a boot does not fetch.
-4. Describe the three files in a manifest, sign it, rename the whole into `boot/stage1/<id>`, move `current`.
+   rescue need goes likewise into a second one, `tools`, which a boot does not fetch; the tools for disks into a third,
+   `disks`, which only a machine fetches that writes or empties its disk.
+4. Describe the four files in a manifest, sign it, rename the whole into `boot/stage1/<id>`, move `current`.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from pathlib import Path
 
 import zstandard
 
-from koguma.images import stage1_contents
+from koguma.images import stage1_contents, stage1_disks
 from koguma.images.aptsources import machine_sources, mirror_lines
 from koguma.images.build import node_directory
 from koguma.images.errors import ToolError
@@ -64,8 +65,10 @@ def build_stage1(
         result.mkdir(mode=0o755)
         release = stage1_contents.kernel_release(packages)
         shutil.copyfile(packages / f"boot/vmlinuz-{release}", result / "kernel")
+        stage1_disks.lay_out_disks(packages, work / "system", work / "disks")
         _pack(work / "system", work / "drivers", result / "initrd")
         _pack(work / "tools", work / "tool-drivers", result / "tools")
+        (result / "disks").write_bytes(_compressed(work / "disks"))
         progress("signing")
         manifest = _manifest(result, release)
         build_id = hashlib.sha256(manifest).hexdigest()
@@ -78,7 +81,8 @@ def build_stage1(
 
 def _extract_packages(target: Path, suite: str, work: Path) -> None:
     """From the mirrors that this machine uses; where they say nothing of Debian, from mmdebstrap's own."""
-    command = ["mmdebstrap", "--variant=extract", f"--include={','.join(stage1_contents.PACKAGES)}", suite, str(target)]
+    packages = ",".join((*stage1_contents.PACKAGES, *stage1_disks.PACKAGES))
+    command = ["mmdebstrap", "--variant=extract", f"--include={packages}", suite, str(target)]
     if lines := mirror_lines(suite, ["main"], machine_sources()):
         sources = work / "sources.list"
         sources.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
@@ -101,8 +105,12 @@ def _copy_trusted_keys(repository: Path, target: Path) -> None:
 def _pack(system: Path, drivers: Path, target: Path) -> None:
     """An archive after another must start at a multiple of four bytes; drivers go first because they are aligned."""
     stored = _archive(drivers)
-    compressed = zstandard.ZstdCompressor(level=COMPRESSION_LEVEL, write_content_size=False).compress(_archive(system))
-    target.write_bytes(stored + b"\0" * (-len(stored) % 4) + compressed + b"\0" * (-len(compressed) % 4))
+    target.write_bytes(stored + b"\0" * (-len(stored) % 4) + _compressed(system))
+
+
+def _compressed(folder: Path) -> bytes:
+    archive = zstandard.ZstdCompressor(level=COMPRESSION_LEVEL, write_content_size=False).compress(_archive(folder))
+    return archive + b"\0" * (-len(archive) % 4)
 
 
 def _archive(folder: Path) -> bytes:
@@ -125,7 +133,7 @@ def _archive(folder: Path) -> bytes:
 
 def _manifest(result: Path, release: str) -> bytes:
     files = {}
-    for name in ("kernel", "initrd", "tools"):
+    for name in ("kernel", "initrd", "tools", "disks"):
         data = (result / name).read_bytes()
         files[name] = {"name": name, "size_bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
     manifest = {"format": MANIFEST_FORMAT, "architecture": "x86_64", "kernel_version": release, "files": files}

@@ -37,7 +37,8 @@ PYTHON_NAME = re.compile(r"python3\.\d+")
 LIBGCC = "lib/x86_64-linux-gnu/libgcc_s.so.1"
 """glibc loads it by name when a thread ends; without it, a Python that ends before its threads do is aborted."""
 APPLETS = (
-    "cat", "grep", "find", "ip", "ls", "mkdir", "mount", "mv", "reboot", "sh", "sleep", "sort", "udhcpc",
+    "cat", "chroot", "grep", "find", "ip", "ls", "mkdir", "mount", "mv", "reboot", "sh", "sleep", "sort", "udhcpc",
+    "umount",
 )  # fmt: skip
 MODULE_FOLDERS = (
     "drivers/net/ethernet",
@@ -55,6 +56,7 @@ TOOL_MODULE_FOLDERS = ("drivers/char/ipmi", "drivers/ata", "drivers/nvme/host", 
 TOOL_MODULES = (
     "virtio_blk", "virtio_scsi", "sd_mod", "sg", "megaraid_sas", "mpt3sas", "hpsa", "aacraid", "smartpqi", "3w-sas",
     "pm80xx", "isci", "mvsas", "vmw_pvscsi", "hv_storvsc",
+    "loop", "squashfs", "erofs", "ext4", "vfat", "nls_cp437", "nls_ascii", "nls_utf8",
 )  # fmt: skip
 EXCLUDED_MODULES = re.compile(r"/(pata_|drivers/net/ethernet/(8390|dec|natsemi|fealnx|smsc|packetengines|dlink|sis)/)")
 """Drivers of buses and NICs that no server of this century boots from."""
@@ -108,7 +110,7 @@ def lay_out_system(packages: Path, node: Path, target: Path) -> None:
     (target / "etc/passwd").write_text(ACCOUNTS, encoding="ascii")
     (target / "etc/group").write_text(GROUP, encoding="ascii")
     python = python_of(packages)
-    _copy_programs(packages, (*PROGRAMS, KMOD, f"usr/bin/{python}"), target)
+    copy_programs(packages, (*PROGRAMS, KMOD, f"usr/bin/{python}"), target)
     _copy(packages / LIBGCC, _merged(target, LIBGCC))
     for applet in APPLETS:
         (target / "usr/bin" / applet).symlink_to("busybox")
@@ -122,8 +124,8 @@ def lay_out_system(packages: Path, node: Path, target: Path) -> None:
 def lay_out_tools(packages: Path, system: Path, target: Path) -> None:
     """The programs of registration and rescue, with those of their libraries that the system does not have."""
     target.mkdir()
-    _copy_programs(packages, TOOLS, target)
-    _remove_what_is_in(system, target)
+    copy_programs(packages, TOOLS, target)
+    remove_what_is_in(system, target)
 
 
 def lay_out_drivers(packages: Path, target: Path, tools: Path) -> None:
@@ -167,13 +169,15 @@ def lay_out_drivers(packages: Path, target: Path, tools: Path) -> None:
         driver.rename(place)
 
 
-def _copy_programs(packages: Path, programs: Iterable[str], target: Path) -> None:
+def copy_programs(packages: Path, programs: Iterable[str], target: Path) -> None:
+    """Packaged programs and their shared libraries."""
     for program in programs:
         _copy(packages / program, _merged(target, program))
         _copy_libraries(packages, f"/{program}", target)
 
 
-def _remove_what_is_in(system: Path, target: Path) -> None:
+def remove_what_is_in(system: Path, target: Path) -> None:
+    """Files of an initramfs that the machine has from one loaded before, and the directories that are empty then."""
     for path in sorted(target.rglob("*"), reverse=True):
         if path.is_file() and (system / path.relative_to(target)).exists():
             path.unlink()

@@ -20,6 +20,7 @@ from koguma.lab.errors import ApiError, CommandError, LabError
 from koguma.lab.plan import MTU, Machine, Plan, Vlan
 from koguma.lab.processes import Processes, end, records_of
 from koguma.lab.ssh import Target
+from koguma.lab.storage import portal
 
 NAME = "koguma"
 HEALTH_S = 60
@@ -169,6 +170,9 @@ def lab_environment(plan: Plan, site: Site) -> dict[str, str]:
         "KOGUMA_BOOT_URL": f"http://{address}:8080",
         "KOGUMA_BOOT_NFS": f"{address}:/koguma",
         "KOGUMA_NODES_DOMAIN": DOMAIN,
+        "KOGUMA_VOLUMES_DRIVER": "tgt",
+        "KOGUMA_VOLUMES_PORTAL": portal(plan),
+        "KOGUMA_VOLUMES_SIZE_GIB": "4",
     }
 
 

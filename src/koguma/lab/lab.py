@@ -27,6 +27,7 @@ from koguma.lab.nfs import NfsServer
 from koguma.lab.plan import MTU, BmcKind, Firmware, Hardware, Machine, Plan, Vlan
 from koguma.lab.processes import Processes, end, records_of, write_atomically
 from koguma.lab.redfish_bmc import RedfishBmc
+from koguma.lab.storage import Storage
 from koguma.lab.switch import Switch
 
 CONTROLLER_PORTS = {Vlan.PROVISIONING: ("ctl-prov", "prov"), Vlan.BMC: ("ctl-bmc", "bmc")}
@@ -53,6 +54,10 @@ class Lab:
     def nfs(self) -> NfsServer:
         return NfsServer(self.plan, self.processes, self._site().nfs_dir)
 
+    @property
+    def storage(self) -> Storage:
+        return Storage(self.plan, self.processes, self._site().state_dir / "volumes")
+
     def network_up(self) -> None:
         """Ensure that the switch, the controller and the cabling of every machine are there."""
         require_tools()
@@ -69,9 +74,10 @@ class Lab:
             self.switch.deepen_queues()
 
     def koguma_up(self) -> None:
-        """Ensure that the NFS export is served and that Koguma runs in the lab's network and knows it."""
+        """Ensure that NFS export and storage are served and that Koguma runs in the lab's network and knows it."""
         with self._locked():
             self.nfs.up()
+            self.storage.up()
             self.control_plane.up()
             self.control_plane.ensure_site()
 

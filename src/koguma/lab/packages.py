@@ -28,6 +28,8 @@ PACKAGES: dict[str, tuple[str, ...]] = {
     "nfs-ganesha": ("ganesha.nfsd",),
     "nfs-ganesha-vfs": (),
     "rpcbind": ("rpcbind",),
+    "tgt": ("tgtd", "tgtadm"),
+    "e2fsprogs": ("mke2fs",),
     "openssh-client": ("ssh",),
     "mmdebstrap": ("mmdebstrap",),
     "squashfs-tools": ("mksquashfs", "unsquashfs"),

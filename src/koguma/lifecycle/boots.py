@@ -8,8 +8,9 @@ same record.
 3. A phase without an end of its own ended when the next one began: nobody can report the jump into another kernel.
    That is also why kexec lasts until the next phase, whatever stage 1 said last.
 4. Userspace begins where the phases before it end, and ends with `installed`.
-5. The outcome: installed (in register and rescue mode: registered, or the rescue shell) is success; else the last phase
-   that failed; else the expiry of its time; else a newer boot; else it is running.
+5. The outcome: installed (in the modes register, rescue and clean, that done) is success, and so is being sent to the
+   own disk (mode disk), after which nothing need be heard; else the last phase that failed; else the expiry of its
+   time; else a newer boot; else it is running.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import Any
 
 from koguma.model.boot_record import BootRecord, Outcome, Phase, PhaseName
 
-_LAST_PHASES = {"register": PhaseName.REGISTER, "rescue": PhaseName.RESCUE}
+_LAST_PHASES = {"register": PhaseName.REGISTER, "rescue": PhaseName.RESCUE, "clean": PhaseName.CLEAN}
 """Boots that end in stage 1, by their mode."""
 
 KEXEC_FAILURES_MAX = 2
@@ -54,6 +55,8 @@ def record_of(
     phases = _phases(ordered, script, installed, powered_on_at, began_at)
     mode = _said(ordered, "mode") or ("register" if any(phase.name == "register" for phase in phases) else "boot")
     outcome, finished_at, reason = _ending(phases, mode, installed, expired, newer_started_at)
+    if mode == "disk":
+        outcome, finished_at, reason = Outcome.SUCCEEDED, began_at, None
     if outcome is not Outcome.RUNNING and finished_at is not None:
         phases = [_ended_with_boot(phase, outcome, finished_at) for phase in phases]
     started_at = powered_on_at or began_at

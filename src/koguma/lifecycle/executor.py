@@ -23,6 +23,7 @@ from uuid import uuid4
 from koguma.contracts.errors import NodeGone, PowerRefused, PowerTimeout, PowerUnreachable, Superseded
 from koguma.contracts.power import OpenPower
 from koguma.contracts.store import Claim, LifecycleStore
+from koguma.contracts.volumes import VolumeSite
 from koguma.errors import KogumaError
 from koguma.lifecycle.asked import ASKED
 from koguma.lifecycle.errors import StepFailed
@@ -50,12 +51,14 @@ class Executor:
         policy: Policy,
         clock: Callable[[], datetime],
         stopping: Callable[[], bool] = lambda: False,
+        volumes: VolumeSite | None = None,
     ) -> None:
         self._store = store
         self._open_power = open_power
         self._policy = policy
         self._clock = clock
         self._stopping = stopping
+        self._volumes = volumes
         self._started_at = clock()
 
     def advance(self, uuid: str) -> None:
@@ -116,6 +119,7 @@ class Executor:
             step_started_at=operation.step_started_at or now,
             worker_started_at=self._started_at,
             open_power=self._open_power,
+            volumes=self._volumes,
         )
 
     def _wait_for_slot(self, claim: Claim, operation: Operation, kind: str) -> bool:

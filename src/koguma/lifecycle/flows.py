@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from koguma.lifecycle import inspection, ports, rescue, steps
+from koguma.lifecycle import disks, inspection, ports, replacing, rescue, steps, volumes
 from koguma.lifecycle.asked import States, asked_steps_are_done
 from koguma.lifecycle.errors import NodeBusy, NodeProtected, VerbRefused
 from koguma.lifecycle.fakes import fake_work_is_done
@@ -74,8 +74,11 @@ class Move:
 _DEPLOYMENT = (
     steps.node_is_bootable(S.DEPLOYING),
     steps.addresses_are_given(S.DEPLOYING),
+    disks.disk_is_to_be_written(S.DEPLOYING),
+    volumes.volume_is_made(S.DEPLOYING),
     steps.machine_is_off(S.DEPLOYING),
     ports.ports_are_in_provisioning(S.DEPLOYING),
+    volumes.volume_is_shown(S.DEPLOYING),
     steps.machine_is_on(S.DEPLOYING),
     steps.machine_has_installed(S.WAIT_CALL_BACK),
     fake_work_is_done("deploy", "deploy", S.DEPLOYING, S.WAIT_CALL_BACK),
@@ -103,6 +106,8 @@ FLOWS: Mapping[str, Flow] = {
             (
                 steps.machine_is_off(S.CLEANING),
                 ports.ports_are_in_provisioning(S.CLEANING),
+                *disks.disks_are_cleaned(S.CLEANING, S.CLEAN_WAIT),
+                volumes.volume_is_deleted(S.CLEANING),
                 steps.last_use_is_forgotten(S.CLEANING),
             ),
             S.AVAILABLE,
@@ -141,6 +146,8 @@ FLOWS: Mapping[str, Flow] = {
                 steps.machine_is_off(S.DELETING),
                 ports.ports_are_in_provisioning(S.DELETING),
                 ports.attachments_are_taken_back(S.CLEANING),
+                *disks.disks_are_cleaned(S.CLEANING, S.CLEAN_WAIT),
+                volumes.volume_is_deleted(S.CLEANING),
                 steps.last_use_is_forgotten(S.CLEANING),
             ),
             S.AVAILABLE,
@@ -175,6 +182,16 @@ FLOWS: Mapping[str, Flow] = {
             S.ACTIVE,
         ),
         Flow(HAND_OVER, (ports.ports_are_in_their_networks(None),)),
+        Flow(
+            "replace",
+            (
+                replacing.machine_is_cut_off(S.DELETING),
+                volumes.volume_is_hidden(S.DELETING),
+                ports.ports_are_in_provisioning(S.DELETING),
+                replacing.replacement_has_its_identity(S.DELETING),
+            ),
+            S.MANAGEABLE,
+        ),
         Flow(PowerAction.ON.value, _POWERED_ON, target_power=PowerState.ON),
         # What was aborted has failed at once. A real machine is powered off then, because nothing looks after it, and
         # its ports go back to where it can do no harm.
@@ -264,6 +281,7 @@ FAILURES: Mapping[ProvisionState, ProvisionState] = {
     S.INSPECT_WAIT: S.INSPECT_FAILED,
     S.ADOPTING: S.ADOPT_FAILED,
     S.CLEANING: S.CLEAN_FAILED,
+    S.CLEAN_WAIT: S.CLEAN_FAILED,
     S.DEPLOYING: S.DEPLOY_FAILED,
     S.WAIT_CALL_BACK: S.DEPLOY_FAILED,
     S.DELETING: S.ERROR,

@@ -16,6 +16,7 @@ from typing import Any
 from koguma.contracts.errors import PowerRefused
 from koguma.contracts.power import OpenPower, PowerDriver
 from koguma.contracts.store import Claim
+from koguma.contracts.volumes import VolumeSite
 from koguma.lifecycle.errors import StepFailed
 from koguma.lifecycle.policy import Policy
 from koguma.model.boot_record import BootRecord, Outcome
@@ -79,6 +80,7 @@ class Context:
         step_started_at: datetime,
         worker_started_at: datetime,
         open_power: OpenPower,
+        volumes: VolumeSite | None = None,
     ) -> None:
         self.claim = claim
         self.node = node
@@ -91,12 +93,20 @@ class Context:
         self.changes: dict[str, Any] = {}
         """Changes of the node, recorded with the step's result."""
         self._open_power = open_power
+        self._volumes = volumes
 
     def power(self) -> PowerDriver:
         access = self.claim.access()
         if access is None:
             raise StepFailed(StatusCode.NO_BMC, "power needs a BMC, none is on record")
         return self._open_power(access)
+
+    def volumes(self) -> VolumeSite:
+        if self._volumes is None:
+            raise StepFailed(
+                StatusCode.NOT_BOOTABLE, "root method iscsi needs a storage, none is configured (volumes.driver)"
+            )
+        return self._volumes
 
     def observed_power(self) -> PowerState:
         state = self.power().get_power_state(timeout_s=self.policy.power_call_timeout_s)
@@ -132,6 +142,9 @@ class Step:
 
 
 OFF_STEP = "the machine is off"
+
+_NOT_DEPLOYING = ("register", "rescue", "clean", "disk")
+"""Boots that say nothing of a deployment, though they may begin while one goes on."""
 
 
 def untimed(_: Policy) -> None:
@@ -244,7 +257,7 @@ def machine_has_installed(state: ProvisionState) -> Step:
     def run(context: Context) -> Result:
         powered_on_at = context.time("powered_on_at") or context.step_started_at
         since = powered_on_at - timedelta(seconds=CLOCK_SKEW_S)
-        boots = [boot for boot in context.claim.boots_since(since) if boot.mode not in ("register", "rescue")]
+        boots = [boot for boot in context.claim.boots_since(since) if boot.mode not in _NOT_DEPLOYING]
         if any(boot.outcome is Outcome.SUCCEEDED for boot in boots):
             return Done()
         latest = boots[0] if boots else None

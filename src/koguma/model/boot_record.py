@@ -20,6 +20,9 @@ class PhaseName(StrEnum):
     STAGE1 = "stage1"  # stage 1's own kernel and steps
     PROFILE = "profile"  # asks what to boot
     VERIFY = "verify"  # manifest and digests of kernel and initramfs
+    DISK = "disk"  # the root's disk divided, written, made bootable
+    CLEAN = "clean"  # the disks emptied
+    RESTART = "restart"  # from stage 1 through the firmware to the disk's own kernel
     KEXEC = "kexec"  # to the initramfs's first word
     ROOT = "root"  # the root image fetched and verified, or copied
     RENDER = "render"  # the configuration

@@ -133,6 +133,10 @@ class Node:
     """Some machines cannot be powered on again from afar."""
     inspection_error: str | None = None
     """Why an inspection rule ended the inspection under way."""
+    disk_wish: str | None = None
+    """The id of the newest wish to write or to empty the node's disks."""
+    disk_used: bool = False
+    """Whether its disks may hold something of its use."""
 
     def interface(self, kind: str) -> str:
         """The hardware interface of this kind (`koguma.model.hardware`)."""

@@ -18,7 +18,7 @@ from koguma.errors import KogumaError
 
 FORMAT = "koguma-snapshot/1"
 
-Mode = Literal["boot", "register", "rescue", "refuse"]
+Mode = Literal["boot", "register", "rescue", "clean", "refuse"]
 RootMethod = Literal["ram", "nfs", "iscsi", "disk"]
 
 
@@ -35,6 +35,18 @@ class Once:
 
 
 @dataclass(frozen=True)
+class DiskPlan:
+    """What is to be done to the disks of a node whose root is on one."""
+
+    wish: str | None = None
+    """To be fulfilled once, by a boot of stage 1; without one, the machine boots its disk."""
+    hints: Mapping[str, Any] = field(default_factory=dict)
+    """Ironic's root-device hints."""
+    image: Mapping[str, Any] | None = None
+    """A foreign whole-disk image instead of the commit: url, sha256, size_bytes, format."""
+
+
+@dataclass(frozen=True)
 class BootPlan:
     """What a node boots."""
 
@@ -48,6 +60,8 @@ class BootPlan:
     mode: Mode = "boot"
     refuse_reason: str | None = None
     once: Once | None = None
+    disk: DiskPlan | None = None
+    """Root method disk, and cleaning."""
 
 
 @dataclass(frozen=True)
@@ -183,11 +197,17 @@ def _network(item: Mapping[str, Any]) -> SnapshotNetwork:
 
 
 def _node(item: Mapping[str, Any]) -> SnapshotNode:
-    once = item["boot"].get("once")
+    once, disk = item["boot"].get("once"), item["boot"].get("disk")
     return SnapshotNode(
         **{
             **item,
             "ports": tuple(SnapshotPort(**port) for port in item["ports"]),
-            "boot": BootPlan(**{**item["boot"], "once": Once(**once) if once else None}),
+            "boot": BootPlan(
+                **{
+                    **item["boot"],
+                    "once": Once(**once) if once else None,
+                    "disk": DiskPlan(**disk) if disk else None,
+                }
+            ),
         }
     )

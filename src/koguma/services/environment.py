@@ -45,6 +45,12 @@ def prepare_django(config: Config, dsn: str) -> None:
     os.environ["KOGUMA_NODES_BOOT_TIMEOUT_S"] = str(config.nodes.boot_timeout_s)
     os.environ["KOGUMA_LIMITS_JSON"] = config.limits.model_dump_json()
     os.environ["KOGUMA_NODES_SSH_AUTHORIZED_KEYS"] = "\n".join(config.nodes.ssh_authorized_keys)
+    os.environ["KOGUMA_VOLUMES_DRIVER"] = config.volumes.driver
+    os.environ["KOGUMA_VOLUMES_ADDRESS"] = config.volumes.address or str(config.state_dir / "volumes")
+    os.environ["KOGUMA_VOLUMES_PORTAL"] = config.volumes.portal
+    os.environ["KOGUMA_VOLUMES_IMAGES"] = str(config.state_dir / "volume-images")
+    os.environ["KOGUMA_VOLUMES_REPOSITORY"] = str(config.repository)
+    os.environ["KOGUMA_VOLUMES_SIZE_BYTES"] = str(config.volumes.size_gib << 30)
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "koguma.db.settings")
     import django  # noqa: PLC0415 - reads the environment set above
 

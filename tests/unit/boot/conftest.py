@@ -111,6 +111,7 @@ def repository(tmp_path: Path) -> Path:
         (directory / "root.squashfs").write_bytes(b"root of " + commit.encode())
     stage1 = boot / "stage1" / hashlib.sha256(b"stage 1").hexdigest()
     stage1.mkdir(parents=True)
+    (stage1 / "disks").write_bytes(b"tools for disks")
     (boot / "stage1" / "current").symlink_to(stage1.name)
     labels = {
         "compute": {"commit": COMMIT, "kind": "branch"},

@@ -348,6 +348,7 @@ def test_history_tells_every_step_with_its_end(site: Site) -> None:
         ("clean", "nothing of the last use is left", "done"),
         ("deploy", "the node is bootable", "done"),
         ("deploy", "its addresses are given", "done"),
+        ("deploy", "its disk is to be written", "done"),
         ("deploy", "the machine is off", "done"),
         ("deploy", "its ports are in the provisioning network", "done"),
         ("deploy", "the machine is on", "done"),

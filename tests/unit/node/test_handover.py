@@ -99,7 +99,7 @@ def test_the_kernel_arguments_are_understood() -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("mode=boot", "mode=other", "koguma.mode must be register, boot or rescue, got 'other'"),
+        ("mode=boot", "mode=other", "koguma.mode must be one of register, boot, rescue, deploy, clean, got 'other'"),
         ("http://h", "ftp://h", "koguma.url must be an http:// URL"),
         (UUID, UUID.upper(), "koguma.uuid must be a UUID in lower-case"),
         ("koguma.token=t", "", "koguma.token must be given"),

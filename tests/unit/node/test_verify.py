@@ -118,7 +118,8 @@ def test_a_manifest_that_is_no_json_is_refused() -> None:
     ("changes", "message"),
     [
         ({"commit": "short"}, "commit must be 64 hex digits"),
-        ({"root_method": "disk"}, "root_method must be ram or nfs"),
+        ({"root_method": "tape"}, "root_method must be ram, nfs, disk, iscsi"),
+        ({"root_method": "disk"}, "disk must be hints"),
         ({"kernel_args": "a\nb"}, "kernel_args must be one line"),
         ({"artifact_url": "https://h/"}, "artifact_url must be an http:// URL"),
         ({"overlay_size_bytes": True}, "overlay_size_bytes must be a number"),

@@ -14,7 +14,7 @@ OUTCOME = "the boot service has said what to boot"
 PHASE = "profile"
 TIMEOUT_S = 300.0
 COMMIT = re.compile(r"[0-9a-f]{64}")
-ROOT_METHODS = ("ram", "nfs")
+ROOT_METHODS = ("ram", "nfs", "disk", "iscsi")
 
 
 def run(context: Context) -> None:
@@ -29,7 +29,7 @@ def checked_profile(profile: dict[str, Any]) -> dict[str, Any]:
     _require(profile, "node", lambda value: isinstance(value, str) and bool(value), "a name")
     _require(profile, "label", lambda value: isinstance(value, str) and bool(value), "a label")
     _require(profile, "commit", lambda value: isinstance(value, str) and bool(COMMIT.fullmatch(value)), "64 hex digits")
-    _require(profile, "root_method", lambda value: value in ROOT_METHODS, "ram or nfs")
+    _require(profile, "root_method", lambda value: value in ROOT_METHODS, ", ".join(ROOT_METHODS))
     _require(profile, "kernel_args", _is_one_line, "one line of text")
     _require(
         profile, "artifact_url", lambda value: _is_one_line(value) and value.startswith("http://"), "an http:// URL"
@@ -37,7 +37,22 @@ def checked_profile(profile: dict[str, Any]) -> dict[str, Any]:
     _require(profile, "overlay_size_bytes", lambda value: type(value) is int and value >= 0, "a number of bytes")
     if profile["root_method"] == "nfs":
         _require(profile, "nfs", lambda value: _is_one_line(value) and ":/" in value, "HOST:/PATH")
+    if profile["root_method"] == "disk":
+        _check_disk(profile)
     return profile
+
+
+def _check_disk(profile: dict[str, Any]) -> None:
+    """`disk`: {"hints": {…}, "image": null or {"url", "sha256", "size_bytes", "format"}}."""
+    _require(profile, "disk", lambda value: isinstance(value, dict) and isinstance(value.get("hints"), dict), "hints")
+    image = profile["disk"].setdefault("image", None)
+    if image is None:
+        return
+    _require({"image": image}, "image", lambda value: isinstance(value, dict), "an object")
+    _require(image, "url", lambda value: _is_one_line(value) and value.startswith("http://"), "an http:// URL")
+    _require(image, "sha256", lambda value: isinstance(value, str) and bool(COMMIT.fullmatch(value)), "64 hex digits")
+    _require(image, "size_bytes", lambda value: type(value) is int and value > 0, "a number of bytes")
+    _require(image, "format", lambda value: isinstance(value, str), "raw")
 
 
 def _require(profile: dict[str, Any], key: str, test: Any, rule: str) -> None:

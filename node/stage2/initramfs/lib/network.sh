@@ -19,11 +19,15 @@ koguma_load_drivers() {
         esac
     done
     # shellcheck disable=SC2086
-    modprobe -abq $aliases af_packet loop overlay "$KOGUMA_ROOT_FORMAT"
+    modprobe -abq $aliases af_packet loop overlay "${KOGUMA_ROOT_FORMAT:-ext4}"
     # shellcheck disable=SC2046
     modprobe -abq $(cat /sys/bus/virtio/devices/*/modalias 2>/dev/null)
     [ -e /dev/watchdog0 ] || modprobe -q softdog
-    [ "$KOGUMA_ROOT_METHOD" != nfs ] || modprobe -abq nfsv3 nfsv4 nfs
+    case ${KOGUMA_ROOT_METHOD:-disk} in
+        nfs) modprobe -abq nfsv3 nfsv4 nfs ;;
+        iscsi) modprobe -abq iscsi_tcp sd_mod ext4 ;;
+        disk) modprobe -abq sd_mod ext4 ;;
+    esac
 }
 
 # KOGUMA_INTERFACES is "MAC=NAME MAC=NAME …". A NIC that was renamed here keeps its name in stage 2 (udev's policy

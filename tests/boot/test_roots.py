@@ -1,0 +1,151 @@
+"""Roots that stay, on machines of a lab of their own: a disk that boots by itself, a volume that changes machines."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from .conftest import Site
+
+pytestmark = [pytest.mark.boot, pytest.mark.long, pytest.mark.root]
+
+LAB = "troots"
+API = os.environ.get("KOGUMA_TEST_ROOTS_API", "127.0.0.1:6397")
+RECIPE = Path(__file__).resolve().parents[2] / "recipes/server.toml"
+KERNEL_ARGS = "console=ttyS0,115200"
+WAIT_S = 1500
+
+
+class RootsSite(Site):
+    """A site whose machines have disks, and whose newcomers get flavor `server`."""
+
+    def __init__(self, state: Path) -> None:
+        super().__init__(state)
+        self.environ |= {"KOGUMA_LAB_NAME": LAB, "KOGUMA_API_LISTEN": API, "KOGUMA_API": f"http://{API}"}
+        self.environ["KOGUMA_ENROLLMENT_FLAVOR"] = "server"
+        self._api = httpx.Client(base_url=f"http://{API}/api/v1", timeout=30, trust_env=False)
+
+    def build(self) -> None:
+        """Stage 1 and the image, under the name too that the lab would otherwise build a larger one for."""
+        repository = ["image", "--repo", str(self.state / "images")]
+        if not (self.state / "images/keys/signing.pem").exists():
+            self.koguma(*repository, "init")
+        if not (self.state / "images/boot/stage1/current").exists():
+            self.koguma(*repository, "build-stage1", timeout_s=1800)
+        if '"server"' not in self._labels():
+            self.koguma(*repository, "build", str(RECIPE), "-b", "server", timeout_s=1800)
+            self.koguma(*repository, "branch", "compute", "server")
+
+    def state_of(self, name: str, state: str, timeout_s: float = WAIT_S) -> None:
+        self.wait_for(f"{name} is {state}", lambda: self.node(name)["provision_state"] == state, timeout_s)
+
+    def on(self, machine: str, command: str) -> str:
+        """What the command says on a machine, which need not be asked of a Koguma that runs."""
+        return self.koguma("lab", "ssh", machine, "--", command, timeout_s=60).stdout
+
+    def has_rebooted(self, machine: str) -> bool:
+        """Whether it answers, from another boot than the one noted in /root/before."""
+        command = "cmp -s /root/before /proc/sys/kernel/random/boot_id; echo $?"
+        done = self.koguma("lab", "ssh", machine, "--", command, check=False, timeout_s=60)
+        return done.stdout.strip() == "1"
+
+    def stop(self) -> None:
+        """All of Koguma, as a site that lost its controller."""
+        for pid in self.processes("koguma up"):
+            os.kill(pid, signal.SIGTERM)
+        self.wait_for("Koguma has stopped", lambda: not self.processes("koguma boot"), 60)
+
+    def _labels(self) -> str:
+        path = self.state / "images/boot/labels.json"
+        return path.read_text() if path.exists() else ""
+
+
+@pytest.fixture(scope="module")
+def site() -> Iterator[RootsSite]:
+    """Two machines with disks, registered, of flavor `server`, which boots from a disk; one BIOS, one UEFI."""
+    if os.geteuid() != 0:
+        pytest.skip("the lab needs root")
+    kept = os.environ.get("KOGUMA_TEST_ROOTS_SITE")
+    site = RootsSite(Path(kept or f"/var/tmp/koguma-test-roots-{os.getpid()}"))
+    try:
+        site.build()
+        site.koguma("lab", "up", "--nodes", "1", "--disk", "8", "--no-wait")
+        site.koguma("lab", "up", "--nodes", "2", "--disk", "8", "--uefi", "--no-wait")
+        flavors = {item["name"] for item in site.json("flavor", "list")}
+        for name, method in (("server", "disk"), ("volume", "iscsi")):
+            if name not in flavors:
+                words = ["--label", "server", "--root-method", method, "--kernel-args", KERNEL_ARGS]
+                site.koguma("flavor", "create", name, *words)
+        site.wait_for("both machines are nodes", lambda: len(site.nodes()) == 2, WAIT_S)
+        yield site
+    finally:
+        site.close()
+        if not kept:
+            site.koguma("lab", "down", check=False)
+            subprocess.run(["rm", "-rf", str(site.state)], check=False)
+
+
+def firmware(site: RootsSite, kind: str) -> str:
+    return str(next(node["name"] for node in site.nodes() if node["firmware"] == kind))
+
+
+@pytest.mark.parametrize("kind", ["bios", "uefi"])
+def test_node_boots_from_its_disk_with_the_boot_service_stopped(site: RootsSite, kind: str) -> None:
+    name = firmware(site, kind)
+    machine = site.machine(name)
+    site.state_of(name, "active")
+    assert site.on(machine, "findmnt -n -o SOURCE,FSTYPE /").split() == ["/dev/vda4", "ext4"]
+    assert site.on(machine, "hostname").strip() == name
+    site.on(machine, "cp /proc/sys/kernel/random/boot_id /root/before; sync")
+    site.stop()
+    try:
+        site.koguma("lab", "power", machine, "cycle")
+        site.wait_for("it is up again by itself", lambda: site.has_rebooted(machine), WAIT_S)
+        assert site.on(machine, "hostname").strip() == name
+    finally:
+        site.koguma("lab", "up", "--no-wait")
+
+
+def test_disk_of_a_node_that_was_undeployed_is_empty(site: RootsSite) -> None:
+    name = firmware(site, "bios")
+    machine = site.machine(name)
+    site.state_of(name, "active")
+    site.koguma("node", "undeploy", name)
+    site.state_of(name, "available")
+    disk = site.state / "lab/machines" / machine / "disk.qcow2"
+    copied = subprocess.run(["qemu-img", "dd", "-U", "-O", "raw", "bs=1M", "count=8", f"if={disk}", "of=/dev/stdout"],
+                            capture_output=True, check=True)  # fmt: skip
+    assert set(copied.stdout) <= {0}
+
+
+def test_file_written_to_a_volume_survives_a_power_cut_and_appears_on_the_replacement(site: RootsSite) -> None:
+    names = [node["name"] for node in site.nodes()]
+    for name in names:
+        if site.node(name)["provision_state"] == "active":
+            site.koguma("node", "undeploy", name)
+        site.state_of(name, "available")
+        site.koguma("node", "set-flavor", name, "volume")
+    name, spare = names
+    machine, other = site.machine(name), site.machine(spare)
+    site.koguma("node", "deploy", name)
+    site.state_of(name, "active")
+    assert site.on(machine, "findmnt -n -o FSTYPE /").strip() == "ext4"
+    keys = site.node(name)["ssh_host_public_keys"]
+    address = site.node(name)["addresses"]
+    site.on(machine, "echo kept > /root/kept; cp /proc/sys/kernel/random/boot_id /root/before; sync")
+    site.koguma("lab", "power", machine, "cycle")
+    site.wait_for("it is up again", lambda: site.has_rebooted(machine), WAIT_S)
+    assert site.on(machine, "cat /root/kept").strip() == "kept"
+    site.koguma("node", "replace", name, "--wait", "--timeout", str(WAIT_S), timeout_s=WAIT_S + 60)
+    assert site.machine(name) == other
+    assert site.on(other, "cat /root/kept").strip() == "kept"
+    assert site.on(other, "hostname").strip() == name
+    assert site.node(name)["ssh_host_public_keys"] == keys
+    assert site.node(name)["addresses"] == address
+    assert site.node(spare)["maintenance"]
