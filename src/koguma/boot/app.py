@@ -59,6 +59,7 @@ def application(
             Route("/health", stage1.health),
             *([Mount("/loaders", StaticFiles(directory=loaders, check_dir=False))] if loaders else []),
             Mount("/artifacts/stage1", ArtifactFiles(directory=repository / "boot" / "stage1", check_dir=False)),
+            Mount("/artifacts/disks", ArtifactFiles(directory=repository / "boot" / "disks", check_dir=False)),
             Mount("/artifacts", ArtifactFiles(directory=repository / "boot" / "artifacts", check_dir=False)),
         ],
         exception_handlers={BootError: _refused},

@@ -115,7 +115,12 @@ class Planner:
 
     def _disk(self, node: SnapshotNode) -> dict[str, Any] | None:
         disk = node.boot.disk
-        return {"hints": dict(disk.hints), "image": dict(disk.image) if disk.image else None} if disk else None
+        if disk is None:
+            return None
+        image = dict(disk.image) if disk.image else None
+        if image and not image["url"].startswith("http://"):
+            image["url"] = f"{self._site.url}/artifacts/{image['url']}"
+        return {"hints": dict(disk.hints), "image": image}
 
     def _nfs(self, node: SnapshotNode, label: Label) -> str | None:
         if node.boot.root_method != "nfs":

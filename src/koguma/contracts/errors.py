@@ -103,5 +103,19 @@ class VolumeRefused(VolumeError):
     """The storage, or a rule that every volume driver keeps, said no: the same request is refused again."""
 
 
+class DiskImageError(KogumaError):
+    """An image of others could not be prepared for a machine's disk."""
+
+
+class DiskImageUnreachable(DiskImageError):
+    """It could not be fetched or kept; it may be later."""
+
+    retry = True
+
+
+class DiskImageRefused(DiskImageError):
+    """It is not what was promised, or not what a disk may be made of."""
+
+
 class UnknownVolumeDriver(VolumeError):
     """No volume driver has this name."""

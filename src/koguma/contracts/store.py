@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from koguma.contracts.power import Access
 from koguma.contracts.switches import SwitchDriver
 from koguma.model.boot_record import BootRecord
+from koguma.model.disk_image import DiskImage
 from koguma.model.flavor import Flavor
 from koguma.model.limits import Limits
 from koguma.model.network import Network
@@ -83,6 +84,9 @@ class Claim(Protocol):
 
     def end_attachments(self) -> None:
         """Nothing is attached to the node any more, and the addresses it had because of that are free."""
+
+    def wanted_image(self) -> DiskImage | None:
+        """The image by URL that the node's disk is to hold instead of a commit. Raises BadDiskImage."""
 
     def volume(self) -> RootVolume | None:
         """The volume that the node's root is on, as recorded."""

@@ -27,6 +27,7 @@ from procrastinate import PsycopgConnector
 from procrastinate.contrib.django import app
 from procrastinate.contrib.django.utils import connector_params
 
+from koguma.contracts.disk_images import DiskImages
 from koguma.contracts.power import OpenPower, PowerDriver
 from koguma.contracts.switches import OpenSwitch
 from koguma.contracts.volumes import VolumeSite
@@ -88,7 +89,8 @@ def expire_boots() -> None:
 @lru_cache(maxsize=1)
 def executor() -> Executor:
     """This process's executor."""
-    return Executor(PostgresStore(open_switch()), open_power(), policy(), timezone.now, _stopping.is_set, volumes())
+    store = PostgresStore(open_switch())
+    return Executor(store, open_power(), policy(), timezone.now, _stopping.is_set, volumes(), disk_images())
 
 
 def open_power() -> OpenPower:
@@ -123,6 +125,11 @@ def open_switch() -> OpenSwitch:
 def volumes() -> VolumeSite | None:
     """The site's storage, where one is configured."""
     found: VolumeSite | None = import_string(settings.KOGUMA_VOLUMES)()
+    return found
+
+
+def disk_images() -> DiskImages:
+    found: DiskImages = import_string(settings.KOGUMA_DISK_IMAGES)()
     return found
 
 

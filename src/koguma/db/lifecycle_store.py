@@ -38,6 +38,7 @@ from koguma.db.rows import (
 from koguma.db.sealing import unseal
 from koguma.lifecycle.errors import StepFailed
 from koguma.model.boot_record import BootRecord
+from koguma.model.disk_image import DiskImage, wanted_image
 from koguma.model.flavor import Flavor
 from koguma.model.layout import layout_for, reason_not_fitting
 from koguma.model.limits import Limits
@@ -268,6 +269,9 @@ class PostgresClaim:
             vlan_addresses.take_turn()
             if NodeRow.objects.filter(pk=self._id).exclude(vifs=[]).update(vifs=[]):
                 vlan_addresses.settle(NodeRow.objects.filter(pk=self._id))
+
+    def wanted_image(self) -> DiskImage | None:
+        return wanted_image(NodeRow.objects.values_list("instance_info", flat=True).get(pk=self._id))
 
     def volume(self) -> RootVolume | None:
         return root_volumes.of_node(self._id)

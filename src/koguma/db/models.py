@@ -165,6 +165,7 @@ class NodeRow(models.Model):
     automated_clean = models.BooleanField(null=True)
     disable_power_off = models.BooleanField(default=False)
     disk_wish = models.CharField(max_length=32, null=True)  # to write or empty its disks: `koguma.lifecycle.disks`
+    disk_image = models.JSONField(null=True)
     disk_used = models.BooleanField(default=False)
     console_enabled = models.BooleanField(default=False)
     fault = models.CharField(max_length=255, null=True)

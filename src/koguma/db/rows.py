@@ -83,6 +83,7 @@ def node_of(row: NodeRow) -> Node:
         disable_power_off=row.disable_power_off,
         inspection_error=row.inspection_error,
         disk_wish=row.disk_wish,
+        disk_image=row.disk_image,
         disk_used=row.disk_used,
     )
 
@@ -248,6 +249,7 @@ _LIFECYCLE_FIELDS = frozenset(
         "inspection_started_at",
         "inspection_finished_at",
         "disk_wish",
+        "disk_image",
         "disk_used",
     }
 )

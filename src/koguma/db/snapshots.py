@@ -194,24 +194,8 @@ def disk_plan(row: NodeRow, node: Node, flavor: Flavor | None) -> DiskPlan | Non
     return DiskPlan(
         wish=node.disk_wish if node.provision_state in _WRITES else None,
         hints=hints if isinstance(hints, dict) else {},
-        image=disk_image(row.instance_info),
+        image=node.disk_image,
     )
-
-
-def disk_image(info: dict[str, Any]) -> dict[str, Any] | None:
-    """What Ironic's instance_info says of a whole-disk image by URL; None when there is none."""
-    source = str(info.get("image_source") or "")
-    if not source.startswith("http://"):
-        return None
-    algorithm, digest = info.get("image_os_hash_algo"), info.get("image_os_hash_value")
-    if algorithm != "sha256":
-        digest = info.get("image_checksum")
-    return {
-        "url": source,
-        "sha256": str(digest or ""),
-        "size_bytes": info.get("image_size_bytes"),
-        "format": str(info.get("image_disk_format") or "raw"),
-    }
 
 
 def _detail(

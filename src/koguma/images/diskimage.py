@@ -7,7 +7,6 @@ with us, so nothing stays mounted, however we end. Needs root.
 from __future__ import annotations
 
 import os
-import struct
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
@@ -16,12 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from koguma.images.errors import LimitError, ToolError, TreeError
+from koguma.images import qcow2
+from koguma.images.errors import ToolError, TreeError
 from koguma.images.importing.options import ImportOptions
 from koguma.images.repository import Committed, Repository
 from koguma.images.tools import run_tool
 
-_QCOW2_MAGIC = b"QFI\xfb"
 _MBR_SIGNATURE = b"\x55\xaa"
 _SECTOR = 512
 _PROBE_BYTES = 128 * 1024
@@ -33,7 +32,6 @@ _CONTAINERS = ("0x5", "0xf", "0x85")
 _NO_ROOT_TYPES = ("vfat", "swap", "iso9660")
 _UNREADABLE = {"crypto_LUKS": "it is encrypted", "LVM2_member": "it belongs to a volume group",
                "linux_raid_member": "it belongs to an array"}  # fmt: skip
-_EXTERNAL_DATA = 1 << 2
 _MOUNT_OPTIONS = {"ext2": "", "ext3": ",noload", "ext4": ",noload", "xfs": ",norecovery,nouuid"}
 _HEADS = ((0x438, b"\x53\xef"), (0, b"XFSB"), (0x10040, b"_BHRfS_M"), (0, b"hsqs"), (1024, b"\xe2\xe1\xf5\xe0"))
 """Where ext2 to ext4, XFS, btrfs, squashfs and erofs say what they are."""
@@ -61,7 +59,7 @@ def is_disk_image(file: IO[bytes]) -> bool:
         return False
     start = file.read(_PROBE_BYTES)
     file.seek(0)
-    if start.startswith(_QCOW2_MAGIC) or any(start[at : at + len(head)] == head for at, head in _HEADS):
+    if start.startswith(qcow2.MAGIC) or any(start[at : at + len(head)] == head for at, head in _HEADS):
         return True
     is_tar = start[_TAR_MAGIC_AT : _TAR_MAGIC_AT + 5] == b"ustar"
     return start[510:512] == _MBR_SIGNATURE and not is_tar
@@ -199,33 +197,15 @@ def _raw(path: Path, options: ImportOptions, scratch: Path) -> Iterator[Path]:
     """The image as a raw one: itself, or a copy of a qcow2 image, which loop devices do not know."""
     path = path.absolute()
     with path.open("rb") as file:
-        header = file.read(104)
-    if not header.startswith(_QCOW2_MAGIC):
+        is_qcow2 = file.read(len(qcow2.MAGIC)) == qcow2.MAGIC
+    if not is_qcow2:
         yield path
         return
-    _check_qcow2(header, options, path)
+    qcow2.require_whole(path, options.limits.bytes_max, "--max-bytes allows it")
     with tempfile.TemporaryDirectory(prefix="disk-", dir=scratch) as folder:
         raw = Path(folder) / "raw"
-        run_tool(["qemu-img", "convert", "-f", "qcow2", "-O", "raw", str(path), str(raw)])
+        qcow2.make_raw(path, raw)
         yield raw
-
-
-def _check_qcow2(header: bytes, options: ImportOptions, path: Path) -> None:
-    """Refuse an image that would make qemu-img read other files, and one that is too large."""
-    if len(header) < 72:
-        raise TreeError(f"a qcow2 image must have its header, it ends before ({path})")
-    version = int.from_bytes(header[4:8], "big")
-    backing_at, size = struct.unpack(">Q", header[8:16])[0], struct.unpack(">Q", header[24:32])[0]
-    features = struct.unpack(">Q", header[72:80])[0] if version >= 3 and len(header) >= 80 else 0
-    if version not in (2, 3) or backing_at or features & _EXTERNAL_DATA:
-        raise TreeError(
-            "a qcow2 image must be whole in one file, got one with a backing or data file;"
-            f" qemu-img convert makes it whole ({path})"
-        )
-    if size > options.limits.bytes_max:
-        raise LimitError(
-            f"an import may have {options.limits.bytes_max} bytes, got a disk of {size}; --max-bytes allows it ({path})"
-        )
 
 
 def _blkid(raw: Path, offset: int, size: int) -> dict[str, str]:

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 from uuid import uuid4
 
 from koguma.lifecycle import steps
 from koguma.lifecycle.errors import StepFailed
 from koguma.lifecycle.steps import CLOCK_SKEW_S, Back, Context, Done, Result, Step, Wait
 from koguma.model.boot_record import Outcome
+from koguma.model.disk_image import BadDiskImage
 from koguma.model.flavor import RootMethod
 from koguma.model.node import Node
 from koguma.model.states import ProvisionState, StatusCode
@@ -23,15 +25,27 @@ OFF_STEP = "the machine is off for cleaning"
 
 
 def disk_is_to_be_written(state: ProvisionState) -> Step:
-    """From here on the disks count as used, also when the deployment fails halfway."""
+    """From here on the disks count as used, also when the deployment fails halfway. An image that a machine cannot
+    write as it comes is prepared first.
+    """
 
     def run(context: Context) -> Result:
         flavor = context.claim.flavor()
         if flavor and flavor.root_method is RootMethod.DISK:
-            context.changes.update(disk_wish=uuid4().hex, disk_used=True)
+            context.changes.update(disk_wish=uuid4().hex, disk_image=_ready_image(context), disk_used=True)
         return Done()
 
     return Step("its disk is to be written", state, run, applies=steps.is_diskless)
+
+
+def _ready_image(context: Context) -> dict[str, Any] | None:
+    try:
+        image = context.claim.wanted_image()
+        if image and not image.is_ready:
+            image = context.disk_images().ready(image)
+    except BadDiskImage as error:
+        raise StepFailed(StatusCode.NOT_BOOTABLE, str(error)) from error
+    return image.to_json() if image else None
 
 
 def disks_are_cleaned(cleaning: ProvisionState, waiting: ProvisionState) -> tuple[Step, ...]:

@@ -20,6 +20,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
+from koguma.contracts.disk_images import DiskImages
 from koguma.contracts.errors import NodeGone, PowerRefused, PowerTimeout, PowerUnreachable, Superseded
 from koguma.contracts.power import OpenPower
 from koguma.contracts.store import Claim, LifecycleStore
@@ -52,6 +53,7 @@ class Executor:
         clock: Callable[[], datetime],
         stopping: Callable[[], bool] = lambda: False,
         volumes: VolumeSite | None = None,
+        disk_images: DiskImages | None = None,
     ) -> None:
         self._store = store
         self._open_power = open_power
@@ -59,6 +61,7 @@ class Executor:
         self._clock = clock
         self._stopping = stopping
         self._volumes = volumes
+        self._disk_images = disk_images
         self._started_at = clock()
 
     def advance(self, uuid: str) -> None:
@@ -120,6 +123,7 @@ class Executor:
             worker_started_at=self._started_at,
             open_power=self._open_power,
             volumes=self._volumes,
+            disk_images=self._disk_images,
         )
 
     def _wait_for_slot(self, claim: Claim, operation: Operation, kind: str) -> bool:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from koguma.contracts.disk_images import DiskImages
 from koguma.contracts.errors import PowerRefused
 from koguma.contracts.power import OpenPower, PowerDriver
 from koguma.contracts.store import Claim
@@ -81,6 +82,7 @@ class Context:
         worker_started_at: datetime,
         open_power: OpenPower,
         volumes: VolumeSite | None = None,
+        disk_images: DiskImages | None = None,
     ) -> None:
         self.claim = claim
         self.node = node
@@ -94,6 +96,7 @@ class Context:
         """Changes of the node, recorded with the step's result."""
         self._open_power = open_power
         self._volumes = volumes
+        self._disk_images = disk_images
 
     def power(self) -> PowerDriver:
         access = self.claim.access()
@@ -107,6 +110,11 @@ class Context:
                 StatusCode.NOT_BOOTABLE, "root method iscsi needs a storage, none is configured (volumes.driver)"
             )
         return self._volumes
+
+    def disk_images(self) -> DiskImages:
+        if self._disk_images is None:
+            raise StepFailed(StatusCode.NOT_BOOTABLE, "an image that is not raw needs a worker that prepares it")
+        return self._disk_images
 
     def observed_power(self) -> PowerState:
         state = self.power().get_power_state(timeout_s=self.policy.power_call_timeout_s)

@@ -135,6 +135,8 @@ class Node:
     """Why an inspection rule ended the inspection under way."""
     disk_wish: str | None = None
     """The id of the newest wish to write or to empty the node's disks."""
+    disk_image: dict[str, Any] | None = None
+    """What the wish is to write instead of a commit: url, sha256, size_bytes, format."""
     disk_used: bool = False
     """Whether its disks may hold something of its use."""
 

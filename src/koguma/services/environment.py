@@ -49,7 +49,7 @@ def prepare_django(config: Config, dsn: str) -> None:
     os.environ["KOGUMA_VOLUMES_ADDRESS"] = config.volumes.address or str(config.state_dir / "volumes")
     os.environ["KOGUMA_VOLUMES_PORTAL"] = config.volumes.portal
     os.environ["KOGUMA_VOLUMES_IMAGES"] = str(config.state_dir / "volume-images")
-    os.environ["KOGUMA_VOLUMES_REPOSITORY"] = str(config.repository)
+    os.environ["KOGUMA_REPOSITORY_DIR"] = str(config.repository)
     os.environ["KOGUMA_VOLUMES_SIZE_BYTES"] = str(config.volumes.size_gib << 30)
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "koguma.db.settings")
     import django  # noqa: PLC0415 - reads the environment set above

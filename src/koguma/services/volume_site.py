@@ -92,7 +92,7 @@ def configured() -> ConfiguredVolumes | None:
     access = VolumeAccess(driver, os.environ["KOGUMA_VOLUMES_ADDRESS"], os.environ.get("KOGUMA_VOLUMES_PORTAL", ""))
     return ConfiguredVolumes(
         access,
-        Path(os.environ["KOGUMA_VOLUMES_REPOSITORY"]),
+        Path(os.environ["KOGUMA_REPOSITORY_DIR"]),
         Path(os.environ["KOGUMA_VOLUMES_IMAGES"]),
         int(os.environ["KOGUMA_VOLUMES_SIZE_BYTES"]),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,15 +11,15 @@ from koguma.boot.inventory import Inventory
 from koguma.boot.journal import Journal
 from koguma.model.snapshot import DiskPlan
 
-from .conftest import Machine, node, snapshot
+from .conftest import URL, Machine, node, snapshot
 
 pytestmark = pytest.mark.anyio
 
 WISH, NEXT_WISH = "1" * 32, "2" * 32
 
 
-def told(inventory: Inventory, wish: str | None, **boot: Any) -> None:
-    plan = DiskPlan(wish=wish, hints={"size": ">= 100"})
+def told(inventory: Inventory, wish: str | None, image: dict[str, Any] | None = None, **boot: Any) -> None:
+    plan = DiskPlan(wish=wish, hints={"size": ">= 100"}, image=image)
     inventory.replace(snapshot(node(1, root_method="disk", disk=plan, **boot), node(2)).to_json())
 
 
@@ -96,3 +97,17 @@ async def test_node_that_is_cleaned_boots_stage_1_to_empty_its_disks(machine: Ma
     script = (await machine.script()).text
     assert "koguma.mode=clean" in script
     assert "/disks ||" in script
+
+
+async def test_image_that_the_site_prepared_is_served_by_the_boot_service(
+    machine: Machine, inventory: Inventory, repository: Path
+) -> None:
+    folder = repository / "boot/disks"
+    folder.mkdir()
+    (folder / "a.raw").write_bytes(b"disk")
+    image = {"url": "disks/a.raw", "sha256": "a" * 64, "size_bytes": 4, "format": "raw"}
+    told(inventory, WISH, image)
+    await machine.script()
+    told_image = (await machine.get("profile")).json()["disk"]["image"]
+    assert told_image == {**image, "url": f"{URL}/artifacts/disks/a.raw"}
+    assert (await machine.raw("GET", "/artifacts/disks/a.raw")).content == b"disk"

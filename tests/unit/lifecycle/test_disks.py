@@ -8,7 +8,10 @@ from uuid import uuid4
 import pytest
 
 from koguma.db import nodes, snapshots
+from koguma.db.lifecycle_store import PostgresStore
 from koguma.db.models import NodeRow
+from koguma.lifecycle.executor import Executor
+from koguma.model.disk_image import DiskImage
 from koguma.model.flavor import RootMethod
 from koguma.model.node import Node
 from koguma.model.snapshot import DiskPlan, SnapshotNode
@@ -135,3 +138,51 @@ def test_node_that_never_used_a_disk_is_cleaned_without_a_boot(site: Site) -> No
     nodes.request_verb("node-1", Verb.PROVIDE)
     assert site.advance().provision_state is S.AVAILABLE
     assert "set power on" not in site.power().calls
+
+
+class DiskImages:
+    """Prepares images in no time."""
+
+    def ready(self, image: DiskImage) -> DiskImage:
+        return DiskImage(f"disks/{image.sha256}.raw", "b" * 64, 10 << 30)
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        (
+            {"image_source": "http://mirror/a.raw", "image_size_bytes": 512},
+            {"url": "http://mirror/a.raw", "sha256": "a" * 64, "size_bytes": 512, "format": "raw"},
+        ),
+        (
+            {"image_source": "https://mirror/a.qcow2", "image_disk_format": "qcow2"},
+            {"url": f"disks/{'a' * 64}.raw", "sha256": "b" * 64, "size_bytes": 10 << 30, "format": "raw"},
+        ),
+        ({"image_source": "d0a8a1ac-glance"}, None),
+    ],
+)
+def test_image_of_others_is_ready_before_the_machine_is_told_of_it(
+    site: Site, more: dict[str, Any], expected: dict[str, Any] | None
+) -> None:
+    site.executor = Executor(PostgresStore(), site.open_power, site.policy, lambda: site.now, disk_images=DiskImages())
+    NodeRow.objects.update(instance_info={"image_os_hash_algo": "sha256", "image_os_hash_value": "a" * 64, **more})
+    deploy(site)
+    assert plan(site).image == expected
+
+
+@pytest.mark.parametrize(
+    ("info", "reason"),
+    [
+        ({"image_source": "http://mirror/a.raw"}, "needs its SHA-256"),
+        ({"image_source": "http://mirror/a", "image_checksum": "a" * 64, "image_disk_format": "vmdk"}, "raw or qcow2"),
+        ({"image_source": "http://mirror/a", "image_checksum": "a" * 64, "image_size_bytes": -1}, "number of bytes"),
+    ],
+)
+def test_image_that_cannot_be_verified_or_read_fails_the_deployment(
+    site: Site, info: dict[str, Any], reason: str
+) -> None:
+    NodeRow.objects.update(instance_info=info)
+    node = deploy(site)
+    assert node.provision_state is S.DEPLOY_FAILED
+    assert reason in str(node.last_error)
+    assert site.power().state is PowerState.OFF

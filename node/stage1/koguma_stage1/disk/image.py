@@ -42,7 +42,7 @@ class _Held:
 def write(disk: Disk, image: dict[str, Any], deadline: float) -> None:
     """`image` has url, sha256, size_bytes and format. Raises NodeError, or UnverifiedError for other content."""
     if image["format"] != "raw":
-        raise NodeError(f"a disk image must be raw, got {image['format']!r}: convert it first (`qemu-img convert`)")
+        raise NodeError(f"a disk image must be raw, got {image['format']!r} (profile)")
     sectors = int(Path(f"/sys/class/block/{disk.name}/size").read_text(encoding="ascii"))
     if image["size_bytes"] > sectors * 512:
         raise NodeError(f"the image has {image['size_bytes']} bytes, {disk.name} has room for {sectors * 512}")

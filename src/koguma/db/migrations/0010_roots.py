@@ -10,6 +10,7 @@ class Migration(migrations.Migration):
 
     operations = [
         migrations.AddField(model_name="noderow", name="disk_wish", field=models.CharField(max_length=32, null=True)),
+        migrations.AddField(model_name="noderow", name="disk_image", field=models.JSONField(null=True)),
         migrations.AddField(model_name="noderow", name="disk_used", field=models.BooleanField(default=False)),
         migrations.AddField(
             model_name="volumetargetrow", name="sealed", field=models.TextField(blank=True, default="")
