@@ -57,10 +57,12 @@ class Boot(Section):
     """Where the stage-1 API and the artifacts are served."""
     url: str = Field(default="http://127.0.0.1:8080", pattern=r"^http://[^/]+$")
     """How machines on the provisioning network reach `listen`."""
+    media_url: str = ""
+    """How BMCs reach `listen`, for machines that boot from virtual media. Empty: as machines do (`url`)."""
     interface: str = ""
     """Interface for DHCP and TFTP. Empty: neither is served (another DHCP server points machines here)."""
     tftp_dir: Path | None = None
-    """Holds undionly.kpxe and ipxe.efi. Empty: the distribution's iPXE package."""
+    """Holds undionly.kpxe, ipxe.efi and ipxe.iso. Empty: the distribution's iPXE package."""
     server: str = ""
     """The server's address: `unix:PATH` or `http(s)://…`. Empty: the socket under `state_dir`."""
     namespace: str = ""
@@ -144,7 +146,7 @@ class Nodes(Section):
 
 class Volumes(Section):
     driver: str = ""
-    """The storage of roots on volumes (root method iscsi): tgt or cinder. Empty: there is none."""
+    """The storage of roots on volumes (root method iscsi): tgt. Empty: there is none."""
     address: str = ""
     """Where the driver finds it; for tgt a directory on the worker's host. Empty: `<state_dir>/volumes`."""
     portal: str = ""

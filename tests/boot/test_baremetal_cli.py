@@ -1,5 +1,6 @@
 """The released `baremetal` command (python-ironicclient) takes two lab machines through their whole life: one whose BMC
-speaks IPMI and one whose BMC speaks Redfish. Nothing is registered beforehand: the command makes the nodes.
+speaks IPMI, and one whose BMC speaks Redfish and whose firmware cannot boot from the network: its BMC's virtual media
+brings iPXE. Nothing is registered beforehand: the command makes the nodes.
 
 `KOGUMA_TEST_BAREMETAL_SITE` names a state directory that is kept, `KOGUMA_TEST_BAREMETAL_CLI` an environment that has
 the command.
@@ -95,7 +96,7 @@ def lab(site: Site) -> Lab:
 
 def lab_with(nodes: int, bmc: BmcKind) -> Lab:
     """The site's lab with so many machines, the new ones with this BMC."""
-    lab = lab_of(configuration.load(None), None, nodes, hardware=Hardware(bmc=bmc))
+    lab = lab_of(configuration.load(None), None, nodes, hardware=Hardware(bmc=bmc, pxe=bmc is BmcKind.IPMI))
     lab.network_up()
     return lab
 
@@ -153,6 +154,8 @@ def test_a_machine_lives_its_whole_life_by_the_command(lab: Lab, site: Site, cli
     name, own = f"bm-{kind}", str(uuid.uuid4())
     wait = ("--wait", str(STATE_S))
     told = driver_info(lab, machine)
+    if kind == "redfish":
+        told += ["--boot-interface", "redfish-virtual-media"]
     cli("node", "create", "--driver", kind, "--uuid", own, "--name", name, "--resource-class", "compute", *told)
     cli("port", "create", machine.nics[0].mac, "--node", own)
     assert cli.state(name) == "enroll"

@@ -22,7 +22,11 @@ from koguma.model.snapshot import Snapshot, SnapshotNetwork
 log = logging.getLogger(__name__)
 
 LEASE_TIME = "1h"
-LOADERS = {"undionly.kpxe": "BIOS", "ipxe.efi": "UEFI"}
+LOADERS = {
+    "undionly.kpxe": "BIOS machines without iPXE in their firmware",
+    "ipxe.efi": "UEFI machines without iPXE in their firmware",
+    "ipxe.iso": "machines that boot from virtual media",
+}
 LOADER_DIRS = (Path("/usr/lib/ipxe"), Path("/usr/share/ipxe"))
 RESTART_BACKOFF_S = 2.0
 
@@ -192,12 +196,10 @@ class Dnsmasq:
             raise DhcpError("DHCP needs dnsmasq on PATH, it is not there (Debian package dnsmasq-base)")
         for directory in (self._settings.directory / "hosts", self._settings.loaders):
             directory.mkdir(parents=True, exist_ok=True)
-        for name, firmware in LOADERS.items():
+        for name, machines in LOADERS.items():
             source = self._loader(name)
             if source is None:
-                log.warning(
-                    "%s machines without iPXE in their firmware cannot boot: no %s (package ipxe)", firmware, name
-                )
+                log.warning("%s cannot boot: no %s (package ipxe)", machines, name)
                 continue
             target = self._settings.loaders / name
             shutil.copyfile(source, target)

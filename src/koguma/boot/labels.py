@@ -19,10 +19,15 @@ from koguma.model.manifest import Manifest
 
 _COMMIT = re.compile(r"[0-9a-f]{64}")
 
-WITH_TOOLS = ("initrd", "tools")
-WITH_DISKS = (*WITH_TOOLS, "disks")
-INITRDS_OF = {"boot": ("initrd",), "deploy": WITH_DISKS, "clean": WITH_DISKS}
-"""What of stage 1 a mode loads, where it is not WITH_TOOLS."""
+TOOLS, DISKS = "tools", "disks"
+MORE_OF_STAGE1 = {
+    "boot": (),
+    "register": (TOOLS,),
+    "rescue": (TOOLS,),
+    "deploy": (TOOLS, DISKS),
+    "clean": (TOOLS, DISKS),
+}
+"""What each mode loads after the first initramfs."""
 
 
 @dataclass(frozen=True)
@@ -39,17 +44,18 @@ class Stage1:
     id: str
     path: str
     """Below `/artifacts/`."""
-    parts: frozenset[str]
-    """The initramfs it was built with; older versions built one that has the tools, and none for disks."""
+    more: frozenset[str]
+    """What it was built with beside the first initramfs; in older builds that one has the tools."""
 
     @property
     def has_disks(self) -> bool:
         """Whether it was built with the tools for disks."""
-        return "disks" in self.parts
+        return DISKS in self.more
 
     def initrds(self, mode: str) -> list[str]:
         """Below `/artifacts/`, in the order in which they are loaded."""
-        return [f"{self.path}/{name}" for name in INITRDS_OF.get(mode, WITH_TOOLS) if name in self.parts]
+        more = [name for name in MORE_OF_STAGE1[mode] if name in self.more]
+        return [f"{self.path}/{name}" for name in ("initrd", *more)]
 
 
 class Labels:
@@ -106,5 +112,4 @@ class Labels:
         except OSError:
             raise NotBootable("a stage 1 must be built first: `koguma image build-stage1`") from None
         build = self._boot / "stage1" / name
-        parts = frozenset(part for part in WITH_DISKS if (build / part).is_file())
-        return Stage1(name, f"stage1/{name}", parts)
+        return Stage1(name, f"stage1/{name}", frozenset(part for part in (TOOLS, DISKS) if (build / part).is_file()))

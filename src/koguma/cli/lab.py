@@ -47,6 +47,7 @@ def up(
     memory: Annotated[int, typer.Option(min=64, help="MiB of memory of a new machine.")] = Hardware.memory_mib,
     disk: Annotated[int, typer.Option(min=0, help="GiB of disk of a new machine; 0: none.")] = Hardware.disk_gib,
     bmc: Annotated[BmcKind, typer.Option(help="What the BMC of a new machine speaks.")] = Hardware.bmc,
+    pxe: Annotated[bool, typer.Option(help="The firmware of a new machine can boot from the network.")] = Hardware.pxe,
     wait: Annotated[bool, typer.Option(help="Wait until every node is active.")] = True,
     deadline: Annotated[float, typer.Option(min=1, help="Seconds to wait for that.")] = DEADLINE_S,
     as_json: Annotated[bool, typer.Option("--json", help="Print the nodes as JSON.")] = False,
@@ -56,7 +57,7 @@ def up(
     config = configuration.load(config_path)
     nodes = nodes or NODES
     cpus = cpus or fair_cpus(nodes, os.cpu_count() or 1)
-    hardware = Hardware(cpus=cpus, memory_mib=memory, disk_gib=disk, bmc=bmc)
+    hardware = Hardware(cpus=cpus, memory_mib=memory, disk_gib=disk, bmc=bmc, pxe=pxe)
     lab = lab_of(config, config_path, nodes, uefi=uefi, hardware=hardware)
     out = Console(stderr=as_json)
     with out.status("switch and cabling"):

@@ -89,8 +89,16 @@ def expire_boots() -> None:
 @lru_cache(maxsize=1)
 def executor() -> Executor:
     """This process's executor."""
-    store = PostgresStore(open_switch())
-    return Executor(store, open_power(), policy(), timezone.now, _stopping.is_set, volumes(), disk_images())
+    return Executor(
+        PostgresStore(open_switch()),
+        open_power(),
+        policy(),
+        timezone.now,
+        _stopping.is_set,
+        volumes(),
+        disk_images(),
+        import_string(settings.KOGUMA_MANAGEMENT_DRIVERS),
+    )
 
 
 def open_power() -> OpenPower:
@@ -137,6 +145,7 @@ def policy() -> Policy:
     return Policy(
         boot_timeout_s=settings.KOGUMA_NODES_BOOT_TIMEOUT_S,
         boot_attempts_max=settings.KOGUMA_BOOT_ATTEMPTS,
+        loader_disc_url=settings.KOGUMA_LOADER_DISC_URL,
         limits=Limits(**settings.KOGUMA_LIMITS),
     )
 

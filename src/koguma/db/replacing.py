@@ -145,4 +145,4 @@ def _deploy(node_id: int, work: WorkRow) -> None:
     operation, changes = begin(node, FLOWS["deploy"], timezone.now())
     NodeRow.objects.filter(pk=node_id).update(**node_columns({**changes, "goal": None, "last_error": None}))
     WorkRow.objects.filter(pk=work.pk).update(**operation_columns(operation))
-    wake(node_id, node.uuid)
+    wake(node_id)

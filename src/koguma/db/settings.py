@@ -77,11 +77,14 @@ KOGUMA_API_AUTH = _environ.get("KOGUMA_API_AUTH", "none")
 KOGUMA_API_REQUIRE_IF_MATCH = _environ.get("KOGUMA_API_REQUIRE_IF_MATCH", "0").lower() in ("1", "true", "yes", "on")
 KOGUMA_API_USERS = _environ.get("KOGUMA_API_USERS", "")
 KOGUMA_KEYSTONE = _environ.get("KOGUMA_KEYSTONE", "")
+KOGUMA_LOADER_DISC_URL = _environ.get("KOGUMA_LOADER_DISC_URL", "")
 KOGUMA_BOOT_ATTEMPTS = int(_environ.get("KOGUMA_BOOT_ATTEMPTS", "3"))
 KOGUMA_LIMITS = json.loads(_environ.get("KOGUMA_LIMITS_JSON", "{}"))
 KOGUMA_POWER_DRIVERS = "koguma.drivers.power.open_power"
-KOGUMA_SWITCH_DRIVERS = "koguma.drivers.switch.open_switch"
 """Finds the power driver of a BMC."""
+KOGUMA_MANAGEMENT_DRIVERS = "koguma.drivers.power.open_management"
+"""Finds the driver for what else a BMC can do."""
+KOGUMA_SWITCH_DRIVERS = "koguma.drivers.switch.open_switch"
 KOGUMA_VOLUMES = "koguma.services.volume_site.configured"
 """Finds the site's storage for roots on volumes."""
 KOGUMA_DISK_IMAGES = "koguma.services.disk_images.configured"

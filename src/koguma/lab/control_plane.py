@@ -166,8 +166,9 @@ def lab_environment(plan: Plan, site: Site) -> dict[str, str]:
         "KOGUMA_BOOT_NAMESPACE": namespace,
         "KOGUMA_WORKER_NAMESPACE": namespace,
         "KOGUMA_BOOT_INTERFACE": "prov",
-        "KOGUMA_BOOT_LISTEN": f"{address}:8080",
+        "KOGUMA_BOOT_LISTEN": "0.0.0.0:8080",  # of the namespace: machines and BMCs are in different networks
         "KOGUMA_BOOT_URL": f"http://{address}:8080",
+        "KOGUMA_BOOT_MEDIA_URL": f"http://{plan.controller_bmc_address}:8080",
         "KOGUMA_BOOT_NFS": f"{address}:/koguma",
         "KOGUMA_NODES_DOMAIN": DOMAIN,
         "KOGUMA_VOLUMES_DRIVER": "tgt",

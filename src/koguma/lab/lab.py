@@ -222,6 +222,7 @@ def _remember(plan: Plan) -> None:
                 "memory_mib": one.memory_mib,
                 "disk_gib": one.disk_gib,
                 "bmc": one.bmc.value,
+                "pxe": one.pxe,
             }
             for one in plan.hardware
         ],
@@ -236,6 +237,7 @@ def _hardware(values: dict[str, object]) -> Hardware:
         int(str(values["memory_mib"])),
         int(str(values["disk_gib"])),
         BmcKind(values.get("bmc", BmcKind.IPMI.value)),
+        pxe=bool(values.get("pxe", True)),
     )
 
 

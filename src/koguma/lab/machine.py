@@ -62,6 +62,16 @@ BOOT_DEVICES = {BootSource.NETWORK: "nic0", BootSource.DISK: "vda0", BootSource.
 """QEMU's names of what can be booted from."""
 
 
+def boot_devices(machine: Machine) -> dict[BootSource, str]:
+    """QEMU's names of what this machine can be booted from."""
+    missing = set()
+    if not machine.hardware.disk_gib:
+        missing.add(BootSource.DISK)
+    if not machine.hardware.pxe:
+        missing.add(BootSource.NETWORK)
+    return {source: device for source, device in BOOT_DEVICES.items() if source not in missing}
+
+
 def boot_index(source: BootSource, first: BootSource) -> int:
     """A source's place in the firmware's order."""
     return 1 if source is first else 2 + list(BootSource).index(source)
@@ -201,7 +211,7 @@ def _nics(machine: Machine, first: BootSource) -> list[str]:
     words = []
     for number, nic in enumerate(machine.nics):
         # Only the first card boots. Under UEFI it has no ROM: OVMF brings a driver and a PXE of its own.
-        boots = number == 0
+        boots = number == 0 and machine.hardware.pxe
         rom = "" if boots and machine.hardware.firmware is Firmware.BIOS else ",romfile="
         order = f",bootindex={boot_index(BootSource.NETWORK, first)}" if boots else ""
         words += ["-netdev", f"tap,id=net{number},fd={FIRST_TAP_FD + number}"]

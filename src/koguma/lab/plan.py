@@ -72,10 +72,14 @@ class Hardware:
     disk_gib: int = 0
     """0: no disk at all."""
     bmc: BmcKind = BmcKind.IPMI
+    pxe: bool = True
+    """Whether the firmware can boot from the network; without it, the BMC's virtual media must bring iPXE."""
 
     def __post_init__(self) -> None:
         if self.cpus < 1 or self.memory_mib < 64 or self.disk_gib < 0:
             raise PlanError(f"a machine needs a processor and 64 MiB of memory at least, got {self}")
+        if not self.pxe and self.bmc is not BmcKind.REDFISH:
+            raise PlanError("a machine that cannot boot from the network needs a BMC with virtual media (redfish)")
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ from koguma.lab.bmc import FACTORY_PASSWORD, FACTORY_USER
 from koguma.lab.command import wait_until
 from koguma.lab.errors import LabError
 from koguma.lab.lab import recall
-from koguma.lab.machine import BOOT_DEVICES, BootSettings, BootSource, boot_index, write_launch_file
+from koguma.lab.machine import BOOT_DEVICES, BootSettings, BootSource, boot_devices, boot_index, write_launch_file
 from koguma.lab.monitor import Monitor
 from koguma.lab.plan import Firmware, Machine, Plan
 from koguma.lab.processes import Processes, end, write_atomically
@@ -214,14 +214,11 @@ class QemuSystem(AbstractSystemsDriver):  # type: ignore[misc]  # sushy-tools ha
 
     def _order(self, monitor: Monitor, first: BootSource) -> None:
         """The firmware reads it at the next reset."""
-        for source, device in BOOT_DEVICES.items():
-            if source is BootSource.DISK and not self._machine.hardware.disk_gib:
-                continue
+        devices = boot_devices(self._machine)
+        for device in devices.values():
             # No two devices may have the same place, not even for a moment.
             monitor.execute("qom-set", path=f"/machine/peripheral/{device}", property="bootindex", value=-1)
-        for source, device in BOOT_DEVICES.items():
-            if source is BootSource.DISK and not self._machine.hardware.disk_gib:
-                continue
+        for source, device in devices.items():
             place = boot_index(source, first)
             monitor.execute("qom-set", path=f"/machine/peripheral/{device}", property="bootindex", value=place)
 

@@ -12,7 +12,7 @@ from datetime import timedelta
 from typing import Any
 from uuid import uuid4
 
-from koguma.lifecycle import steps
+from koguma.lifecycle import media, steps
 from koguma.lifecycle.errors import StepFailed
 from koguma.lifecycle.steps import CLOCK_SKEW_S, Back, Context, Done, Result, Step, Wait
 from koguma.model.boot_record import Outcome
@@ -53,6 +53,9 @@ def disks_are_cleaned(cleaning: ProvisionState, waiting: ProvisionState) -> tupl
     return (
         _disks_are_to_be_emptied(cleaning),
         replace(steps.machine_is_off(cleaning), name=OFF_STEP, applies=needs_cleaning),
+        replace(
+            media.loader_is_in_the_drive(cleaning), name="its loader is in the drive for cleaning", applies=_by_media
+        ),
         replace(steps.machine_is_on(cleaning), name="the machine is on for cleaning", applies=needs_cleaning),
         _disks_are_empty(waiting),
         replace(steps.machine_is_off(cleaning), name="the machine is off after cleaning", applies=needs_cleaning),
@@ -61,6 +64,10 @@ def disks_are_cleaned(cleaning: ProvisionState, waiting: ProvisionState) -> tupl
 
 def needs_cleaning(node: Node) -> bool:
     return node.disk_used and node.automated_clean is not False and steps.may_be_powered_off(node)
+
+
+def _by_media(node: Node) -> bool:
+    return needs_cleaning(node) and media.boots_from_media(node)
 
 
 def _disks_are_to_be_emptied(state: ProvisionState) -> Step:

@@ -22,6 +22,7 @@ from uuid import uuid4
 
 from koguma.contracts.disk_images import DiskImages
 from koguma.contracts.errors import NodeGone, PowerRefused, PowerTimeout, PowerUnreachable, Superseded
+from koguma.contracts.management import OpenManagement
 from koguma.contracts.power import OpenPower
 from koguma.contracts.store import Claim, LifecycleStore
 from koguma.contracts.volumes import VolumeSite
@@ -54,6 +55,7 @@ class Executor:
         stopping: Callable[[], bool] = lambda: False,
         volumes: VolumeSite | None = None,
         disk_images: DiskImages | None = None,
+        open_management: OpenManagement | None = None,
     ) -> None:
         self._store = store
         self._open_power = open_power
@@ -62,6 +64,7 @@ class Executor:
         self._stopping = stopping
         self._volumes = volumes
         self._disk_images = disk_images
+        self._open_management = open_management
         self._started_at = clock()
 
     def advance(self, uuid: str) -> None:
@@ -124,6 +127,7 @@ class Executor:
             open_power=self._open_power,
             volumes=self._volumes,
             disk_images=self._disk_images,
+            open_management=self._open_management,
         )
 
     def _wait_for_slot(self, claim: Claim, operation: Operation, kind: str) -> bool:

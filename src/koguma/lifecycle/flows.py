@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from koguma.lifecycle import disks, inspection, ports, replacing, rescue, steps, volumes
+from koguma.lifecycle import disks, inspection, media, ports, replacing, rescue, steps, volumes
 from koguma.lifecycle.asked import States, asked_steps_are_done
 from koguma.lifecycle.errors import NodeBusy, NodeProtected, VerbRefused
 from koguma.lifecycle.fakes import fake_work_is_done
@@ -71,6 +71,10 @@ class Move:
     resumes: bool = False
 
 
+def _machine_is_on(state: ProvisionState | None) -> tuple[Step, ...]:
+    return media.loader_is_in_the_drive(state), steps.machine_is_on(state)
+
+
 _DEPLOYMENT = (
     steps.node_is_bootable(S.DEPLOYING),
     steps.addresses_are_given(S.DEPLOYING),
@@ -79,7 +83,7 @@ _DEPLOYMENT = (
     steps.machine_is_off(S.DEPLOYING),
     ports.ports_are_in_provisioning(S.DEPLOYING),
     volumes.volume_is_shown(S.DEPLOYING),
-    steps.machine_is_on(S.DEPLOYING),
+    *_machine_is_on(S.DEPLOYING),
     steps.machine_has_installed(S.WAIT_CALL_BACK),
     fake_work_is_done("deploy", "deploy", S.DEPLOYING, S.WAIT_CALL_BACK),
     ports.ports_are_in_their_networks(S.DEPLOYING),
@@ -91,7 +95,7 @@ HAND_OVER = "hand over"
 
 _POWERED_ON = (
     ports.machine_in_use_boots_from_provisioning(),
-    steps.machine_is_on(None),
+    *_machine_is_on(None),
     ports.machine_in_use_has_booted(),
     ports.machine_in_use_is_in_its_networks(),
 )
@@ -125,7 +129,7 @@ FLOWS: Mapping[str, Flow] = {
                 fake_work_is_done("inspect", "inspect", S.INSPECTING, S.INSPECT_WAIT),
                 steps.machine_is_off(S.INSPECTING),
                 ports.ports_are_in_provisioning(S.INSPECTING),
-                steps.machine_is_on(S.INSPECTING),
+                *_machine_is_on(S.INSPECTING),
                 inspection.machine_has_registered(S.INSPECT_WAIT),
                 inspection.inspection_has_ended(S.INSPECTING),
             ),
@@ -163,7 +167,7 @@ FLOWS: Mapping[str, Flow] = {
                 fake_work_is_done("rescue", "rescue", S.RESCUING, S.RESCUE_WAIT),
                 steps.machine_is_off(S.RESCUING),
                 ports.ports_are_in_provisioning(S.RESCUING),
-                steps.machine_is_on(S.RESCUING),
+                *_machine_is_on(S.RESCUING),
                 rescue.rescue_shell_is_up(S.RESCUE_WAIT),
             ),
             S.RESCUE,
@@ -175,7 +179,7 @@ FLOWS: Mapping[str, Flow] = {
                 rescue.rescue_password_is_forgotten(S.UNRESCUING),
                 steps.machine_is_off(S.UNRESCUING),
                 ports.ports_are_in_provisioning(S.UNRESCUING),
-                steps.machine_is_on(S.UNRESCUING),
+                *_machine_is_on(S.UNRESCUING),
                 steps.machine_has_installed(S.UNRESCUING),
                 ports.ports_are_in_their_networks(S.UNRESCUING),
             ),

@@ -34,6 +34,8 @@ class Policy:
     """Until a step without a time of its own has failed, its repetitions included."""
     slot_poll_s: float = 30.0
     """How often a node that waits to be admitted looks by itself; it is woken when it is."""
+    loader_disc_url: str = ""
+    """iPXE as a disc image, as BMCs reach it. Empty: none is served."""
     limits: Limits = field(default_factory=Limits)
     late_reports_s: float = 60.0
     """After a worker starts, boots are not given up for so long: their reports may be waiting to be delivered."""

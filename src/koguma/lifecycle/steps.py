@@ -15,6 +15,7 @@ from typing import Any
 
 from koguma.contracts.disk_images import DiskImages
 from koguma.contracts.errors import PowerRefused
+from koguma.contracts.management import ManagementDriver, OpenManagement
 from koguma.contracts.power import OpenPower, PowerDriver
 from koguma.contracts.store import Claim
 from koguma.contracts.volumes import VolumeSite
@@ -83,6 +84,7 @@ class Context:
         open_power: OpenPower,
         volumes: VolumeSite | None = None,
         disk_images: DiskImages | None = None,
+        open_management: OpenManagement | None = None,
     ) -> None:
         self.claim = claim
         self.node = node
@@ -97,12 +99,19 @@ class Context:
         self._open_power = open_power
         self._volumes = volumes
         self._disk_images = disk_images
+        self._open_management = open_management
 
     def power(self) -> PowerDriver:
         access = self.claim.access()
         if access is None:
             raise StepFailed(StatusCode.NO_BMC, "power needs a BMC, none is on record")
         return self._open_power(access)
+
+    def management(self) -> ManagementDriver:
+        access = self.claim.access()
+        if access is None or self._open_management is None:
+            raise StepFailed(StatusCode.NO_BMC, "the drive of a BMC needs a BMC, none is on record")
+        return self._open_management(access)
 
     def volumes(self) -> VolumeSite:
         if self._volumes is None:

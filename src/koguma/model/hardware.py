@@ -19,6 +19,9 @@ FAKE = "fake"
 SWITCHED = "koguma"
 """The network interface whose nodes' switch ports Koguma puts into networks; `noop` and `flat` leave switches alone."""
 
+VIRTUAL_MEDIA = "redfish-virtual-media"
+"""The boot interface of machines that get iPXE as a disc from their BMC, for want of a network boot of their own."""
+
 FAKE_HARDWARE = "fake-hardware"
 NO_BMC = "manual-management"
 """How a node without a BMC is called; on record its driver is empty."""
@@ -102,7 +105,7 @@ HARDWARE_TYPES: Mapping[str, HardwareType] = {
         ),
         _type(
             "redfish",
-            {"management": ("redfish",), "power": ("redfish",)},
+            {"boot": ("ipxe", VIRTUAL_MEDIA), "management": ("redfish",), "power": ("redfish",)},
             {
                 "redfish_address": "URL of the Redfish service. Required.",
                 "redfish_system_id": "Path of the system. Optional where the service has one.",

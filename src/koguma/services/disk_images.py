@@ -3,8 +3,9 @@
     <repository>/boot/disks/<SHA-256 of the source>.raw     sparse; renamed into place when whole
     <repository>/boot/disks/<SHA-256 of the source>.json    size and SHA-256 of the raw image, written last
 
-An image comes from strangers: it is hashed before anything reads it, its header may name no other file, and what converts
-it has limits of memory and time. Images that no deployment asked for in KEPT_DAYS are removed when another is made.
+An image comes from strangers: it is hashed before anything reads it, its header may name no other file, and what
+converts it has limits of memory and time. Images that no deployment asked for in KEPT_DAYS are removed when another is
+made.
 """
 
 from __future__ import annotations

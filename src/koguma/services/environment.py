@@ -42,6 +42,8 @@ def prepare_django(config: Config, dsn: str) -> None:
     os.environ["KOGUMA_ENROLLMENT_AUTO"] = "1" if config.enrollment.auto else "0"
     os.environ["KOGUMA_ENROLLMENT_FLAVOR"] = config.enrollment.flavor
     os.environ["KOGUMA_NODES_DOMAIN"] = config.nodes.domain
+    media_url = config.boot.media_url or config.boot.url
+    os.environ["KOGUMA_LOADER_DISC_URL"] = f"{media_url}/loaders/ipxe.iso" if media_url else ""
     os.environ["KOGUMA_NODES_BOOT_TIMEOUT_S"] = str(config.nodes.boot_timeout_s)
     os.environ["KOGUMA_LIMITS_JSON"] = config.limits.model_dump_json()
     os.environ["KOGUMA_NODES_SSH_AUTHORIZED_KEYS"] = "\n".join(config.nodes.ssh_authorized_keys)
