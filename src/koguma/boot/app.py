@@ -116,7 +116,8 @@ class Stage1Api:
             self._journal.add(Report.now(node.uuid, boot_id, "script", {**asked, "mode": "disk"}))
         self._server.deliver_soon()
         log.info("script given", extra={"node": node.name, "boot": writer or boot_id, "mode": "disk"})
-        return PlainTextResponse(ipxe.local(f"{node.name} boots its disk"))
+        loader = self._labels.stage1().local_loader
+        return PlainTextResponse(ipxe.local(self._site.url, loader, f"{node.name} boots its disk"))
 
     def _script_of(
         self, node: SnapshotNode, boot: ipxe.Boot, boot_id: str, choose: str | None

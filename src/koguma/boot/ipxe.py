@@ -60,12 +60,17 @@ def stage1(boot: Boot, build: Stage1, mode: str, title: str, *, menu: bool) -> s
     )
 
 
-def local(title: str) -> str:
-    """Boot the machine's own disk. UEFI goes on to its next boot entry; a BIOS is asked for its first disk."""
+def local(url: str, loader: str | None, title: str) -> str:
+    """Boot the machine's own disk. A BIOS is asked for its first one. UEFI gets `loader` (below /artifacts/), because
+    leaving iPXE has it try the network by its other protocols; without one it goes on to its next boot entry.
+    """
     return _script(
         f"echo Koguma: {title}",
-        "iseq ${platform} efi && exit ||",
+        "iseq ${platform} efi && goto efi ||",
         "sanboot --no-describe --drive 0x80 ||",
+        "exit",
+        ":efi",
+        *([f"chain {url}/artifacts/{loader} ||"] if loader else []),
         "exit",
     )
 

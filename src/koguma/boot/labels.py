@@ -19,7 +19,7 @@ from koguma.model.manifest import Manifest
 
 _COMMIT = re.compile(r"[0-9a-f]{64}")
 
-TOOLS, DISKS = "tools", "disks"
+TOOLS, DISKS, LOADER = "tools", "disks", "local.efi"
 MORE_OF_STAGE1 = {
     "boot": (),
     "register": (TOOLS,),
@@ -51,6 +51,11 @@ class Stage1:
     def has_disks(self) -> bool:
         """Whether it was built with the tools for disks."""
         return DISKS in self.more
+
+    @property
+    def local_loader(self) -> str | None:
+        """Boots the disk of a UEFI machine; below `/artifacts/`."""
+        return f"{self.path}/{LOADER}" if LOADER in self.more else None
 
     def initrds(self, mode: str) -> list[str]:
         """Below `/artifacts/`, in the order in which they are loaded."""
@@ -112,4 +117,6 @@ class Labels:
         except OSError:
             raise NotBootable("a stage 1 must be built first: `koguma image build-stage1`") from None
         build = self._boot / "stage1" / name
-        return Stage1(name, f"stage1/{name}", frozenset(part for part in (TOOLS, DISKS) if (build / part).is_file()))
+        return Stage1(
+            name, f"stage1/{name}", frozenset(part for part in (TOOLS, DISKS, LOADER) if (build / part).is_file())
+        )

@@ -39,7 +39,9 @@ ConfigOption = Annotated[
 
 @app.command()
 def up(
-    nodes: Annotated[int | None, typer.Option(min=1, max=99, help=f"How many machines [default: {NODES}].")] = None,
+    nodes: Annotated[
+        int | None, typer.Option(min=1, max=99, help=f"How many machines [default: those there are, else {NODES}].")
+    ] = None,
     uefi: Annotated[bool, typer.Option("--uefi", help="New machines have UEFI firmware instead of BIOS.")] = False,
     cpus: Annotated[
         int | None, typer.Option(min=1, help="Processors of a new machine [default: 2, or 1 where cores are few].")
@@ -55,7 +57,7 @@ def up(
 ) -> None:
     """Bring up the switch, Koguma and the machines, and wait until every node is active. What runs already stays."""
     config = configuration.load(config_path)
-    nodes = nodes or NODES
+    nodes = nodes or len(lab_of(config, config_path).plan.machines) or NODES
     cpus = cpus or fair_cpus(nodes, os.cpu_count() or 1)
     hardware = Hardware(cpus=cpus, memory_mib=memory, disk_gib=disk, bmc=bmc, pxe=pxe)
     lab = lab_of(config, config_path, nodes, uefi=uefi, hardware=hardware)

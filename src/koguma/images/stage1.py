@@ -8,8 +8,8 @@ Called by `koguma image build-stage1`. Needs root, mmdebstrap, cpio, zstd and km
 3. Pack them into an initramfs of two cpio archives: the system compressed as a whole, since all of it is used at
    every boot; the drivers stored, since each is compressed by itself and few are used. What only registration and
    rescue need goes likewise into a second one, `tools`, which a boot does not fetch; the tools for disks into a third,
-   `disks`, which only a machine fetches that writes or empties its disk.
-4. Describe the four files in a manifest, sign it, rename the whole into `boot/stage1/<id>`, move `current`.
+   `disks`, which only a machine fetches that writes or empties its disk. `local.efi` starts a disk that was written.
+4. Describe the files in a manifest, sign it, rename the whole into `boot/stage1/<id>`, move `current`.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from koguma.images.signing import sign_manifest
 from koguma.images.tools import last_words, run_tool, with_own_mounts
 
 MANIFEST_FORMAT = "koguma-stage1/1"
+STAGE1_FILES = {"kernel": "kernel", "initrd": "initrd", "tools": "tools", "disks": "disks", "loader": "local.efi"}
 COMPRESSION_LEVEL = 19
 ARCHIVE_TIMEOUT_S = 300
 KEPT_BUILDS = 3
@@ -69,6 +70,7 @@ def build_stage1(
         _pack(work / "system", work / "drivers", result / "initrd")
         _pack(work / "tools", work / "tool-drivers", result / "tools")
         (result / "disks").write_bytes(_compressed(work / "disks"))
+        stage1_disks.make_local_loader(packages, result / "local.efi")
         progress("signing")
         manifest = _manifest(result, release)
         build_id = hashlib.sha256(manifest).hexdigest()
@@ -133,9 +135,9 @@ def _archive(folder: Path) -> bytes:
 
 def _manifest(result: Path, release: str) -> bytes:
     files = {}
-    for name in ("kernel", "initrd", "tools", "disks"):
+    for role, name in STAGE1_FILES.items():
         data = (result / name).read_bytes()
-        files[name] = {"name": name, "size_bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+        files[role] = {"name": name, "size_bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
     manifest = {"format": MANIFEST_FORMAT, "architecture": "x86_64", "kernel_version": release, "files": files}
     return json.dumps(manifest, indent=1, sort_keys=True).encode() + b"\n"
 

@@ -6,6 +6,7 @@ taken out of extracted Debian packages. Called by `koguma.images.stage1`.
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from koguma.images import stage1_contents
@@ -20,6 +21,14 @@ CP = "bin/cp"
 GRUB = "usr/lib/koguma/grub"
 MODULES = ("part_gpt", "fat", "normal", "linux", "configfile", "echo", "minicmd")
 """What a GRUB needs to read its configuration from a FAT partition and start Linux."""
+SEARCH = ("search", "search_label", "search_fs_file", "chain")
+LOCAL = """search --no-floppy --label --set=root KOGUMA-ESP
+if [ -n "$root" ]; then configfile ($root)/grub/grub.cfg; fi
+search --no-floppy --file --set=root /EFI/BOOT/BOOTX64.EFI
+chainloader ($root)/EFI/BOOT/BOOTX64.EFI
+boot
+"""
+"""What `local.efi` does: the disk that Koguma wrote, or else any disk's own loader, for a foreign image."""
 IMAGES = (
     # In the BIOS, "(," is completed with the disk that the firmware booted; UEFI knows the partition it loaded from.
     ("i386-pc", "core.img", "(,gpt2)/grub", ("biosdisk",)),
@@ -37,11 +46,25 @@ def lay_out_disks(packages: Path, system: Path, target: Path) -> None:
     stage1_contents.remove_what_is_in(system, target)
 
 
+def make_local_loader(packages: Path, target: Path) -> None:
+    """GRUB that UEFI machines get from the network to boot their disk: leaving iPXE would try the network once more."""
+    platform, _, prefix, modules = IMAGES[1]
+    configuration = packages / "local.cfg"
+    configuration.write_text(LOCAL, encoding="ascii")
+    _make_image(packages, platform, prefix, (*modules, *SEARCH), target, f"--config=/{configuration.name}")
+
+
+def _make_image(
+    packages: Path, platform: str, prefix: str, modules: tuple[str, ...], target: Path, *options: str
+) -> None:
+    """By the packages' own grub-mkimage, so that modules and tool are of one version."""
+    command = ["chroot", str(packages), "/usr/bin/grub-mkimage", f"--format={platform}", f"--prefix={prefix}", *options]
+    run_tool([*command, f"--output=/{target.name}", "--compression=auto", *MODULES, *modules])
+    shutil.move(packages / target.name, target)
+
+
 def _make_grub(packages: Path, target: Path) -> None:
-    """The images are made by the packages' own grub-mkimage, so that modules and tool are of one version."""
     target.mkdir(parents=True)
     for platform, name, prefix, modules in IMAGES:
-        command = ["chroot", str(packages), "/usr/bin/grub-mkimage", f"--format={platform}", f"--prefix={prefix}"]
-        run_tool([*command, f"--output=/{name}", "--compression=auto", *MODULES, *modules])
-        (packages / name).rename(target / name)
+        _make_image(packages, platform, prefix, modules, target / name)
     (target / "boot.img").write_bytes((packages / "usr/lib/grub/i386-pc/boot.img").read_bytes())

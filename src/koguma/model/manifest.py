@@ -122,7 +122,7 @@ def _check_manifest(manifest: Manifest) -> None:
         _check_commit_part(manifest)
     elif (manifest.commit, manifest.tree, manifest.root_format, manifest.unpacked_size_bytes) != (None,) * 4:
         raise InvalidValue("a stage-1 manifest has no commit, tree, root_format or unpacked_size_bytes")
-    roles = {"kernel", "initrd", "root" if manifest.format == COMMIT_FORMAT else "tools"}
+    roles = {"kernel", "initrd", *(("root",) if manifest.format == COMMIT_FORMAT else ("tools", "disks", "loader"))}
     if set(manifest.files) != roles:
         raise InvalidValue(f"a manifest's files are exactly {sorted(roles)}, got {sorted(manifest.files)}")
     for role, file in manifest.files.items():

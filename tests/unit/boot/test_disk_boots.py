@@ -99,6 +99,18 @@ async def test_node_that_is_cleaned_boots_stage_1_to_empty_its_disks(machine: Ma
     assert "/disks ||" in script
 
 
+async def test_uefi_machine_gets_a_loader_for_its_disk_where_stage_1_brings_one(
+    machine: Machine, inventory: Inventory, repository: Path
+) -> None:
+    told(inventory, None)
+    assert "local.efi" not in (await machine.script()).text
+    loader = repository / "boot/stage1/current/local.efi"
+    loader.write_bytes(b"MZ")
+    script = (await machine.script()).text
+    path = next(line.split()[1].removeprefix(URL) for line in script.splitlines() if line.startswith("chain "))
+    assert (await machine.raw("GET", path)).content == b"MZ"
+
+
 async def test_image_that_the_site_prepared_is_served_by_the_boot_service(
     machine: Machine, inventory: Inventory, repository: Path
 ) -> None:

@@ -54,7 +54,7 @@ def test_a_manifest_has_the_keys_the_architecture_page_draws() -> None:
 def test_a_manifest_is_read_back_as_it_was_written() -> None:
     for manifest in (
         _manifest(),
-        Manifest(STAGE1_FORMAT, "x86_64", "6.1.0", _files("kernel", "initrd", "tools")),
+        Manifest(STAGE1_FORMAT, "x86_64", "6.1.0", _files("kernel", "initrd", "tools", "disks", "loader")),
     ):
         assert Manifest.from_bytes(manifest.to_bytes()) == manifest
 
@@ -86,7 +86,7 @@ def test_anything_but_a_manifest_is_refused(data: bytes) -> None:
         {"files": _files("kernel", "initrd") | {"root": ManifestFile("root.erofs", 1, DIGEST)}},
         {"files": _files("initrd", "root") | {"kernel": ManifestFile("initrd", 1, DIGEST)}},
         {"files": _files("initrd", "root") | {"kernel": ManifestFile("kernel", 2**63, DIGEST)}},
-        {"format": STAGE1_FORMAT, "files": _files("kernel", "initrd", "tools")},
+        {"format": STAGE1_FORMAT, "files": _files("kernel", "initrd", "tools", "disks", "loader")},
     ],
 )
 def test_an_inconsistent_manifest_cannot_be_made(changes: dict[str, Any]) -> None:
