@@ -224,7 +224,7 @@ def _disk(machine: Machine, first: BootSource) -> list[str]:
         return []
     device = f"virtio-blk-pci,id={BOOT_DEVICES[BootSource.DISK]},drive=disk0,serial={machine.serial}-D0"
     return [
-        *("-drive", f"if=none,id=disk0,format=qcow2,cache=writeback,file={_disk_path(machine)}"),
+        *("-drive", f"if=none,id=disk0,format=qcow2,cache=writeback,discard=unmap,file={_disk_path(machine)}"),
         *("-device", f"{device},bootindex={boot_index(BootSource.DISK, first)}"),
     ]
 

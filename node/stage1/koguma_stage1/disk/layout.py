@@ -43,8 +43,16 @@ class Disk:
         return int(path.read_text(encoding="ascii"))
 
 
+def erase(disk: Disk, timeout_s: float) -> None:
+    """Overwrite the disk with zeros, by its own command for that where it has one: the next user reads nothing of the
+    last one's. What a disk merely discards, it may still show.
+    """
+    empty(disk)
+    tools.run(["blkdiscard", "--force", "--zeroout", disk.device], timeout_s)
+
+
 def empty(disk: Disk) -> None:
-    """Forget what is on the disk: its blocks where it can discard them, else every signature that anything reads."""
+    """Let nothing find anything on the disk: its blocks are discarded where it can, and all signatures go."""
     for partition in sorted(Path("/dev").glob(f"{disk.name}?*"), reverse=True):
         tools.run(["wipefs", "--all", "--force", str(partition)], 60.0)
     with contextlib.suppress(NodeError):  # many disks cannot; what follows is enough to make them say nothing
