@@ -98,12 +98,26 @@ def reservations(snapshot: Snapshot) -> str:
     return "".join(f"{row}\n" for row in sorted(rows))
 
 
+def without_stale(leases: str, reserved: str) -> str:
+    """dnsmasq's leases (`expiry mac address …`) but for those of addresses that `reservations` gives another machine.
+
+    dnsmasq would keep a node's address from the machine that replaced it until the dead one's lease has run out.
+    """
+    owners = {line.split(",")[1]: line.split(",")[0] for line in reserved.splitlines()}
+
+    def stands(line: str) -> bool:
+        words = line.split()
+        return len(words) < 3 or owners.get(words[2], words[1]) == words[1]
+
+    return "".join(line for line in leases.splitlines(keepends=True) if stands(line))
+
+
 def provisioning(snapshot: Snapshot) -> list[SnapshotNetwork]:
     return [network for network in snapshot.networks if network.purpose == "provisioning"]
 
 
 class Dnsmasq:
-    """One dnsmasq process, restarted when it ends and when its networks change."""
+    """One dnsmasq process, restarted when it ends, when its networks change and when an address changes machines."""
 
     def __init__(self, settings: DhcpSettings, loaders: Path | None = None) -> None:
         self._settings = settings
@@ -121,6 +135,9 @@ class Dnsmasq:
             # dnsmasq reads files of the directory as they appear, but forgets removed lines only on SIGHUP.
             self._signal(signal.SIGHUP)
             self._reservations = text
+            leases = self._leases()
+            if without_stale(leases, text) != leases:
+                self._changed.set()
         networks = provisioning(snapshot)
         wanted = configuration(self._settings, networks) if networks else None
         if wanted != self._configuration:
@@ -143,6 +160,10 @@ class Dnsmasq:
     async def _run_once(self, text: str) -> None:
         path = self._settings.directory / "dnsmasq.conf"
         _write(path, text)
+        leases = self._leases()
+        if (kept := without_stale(leases, self._reservations or "")) != leases:
+            log.info("leases of addresses that other machines have now are forgotten")
+            _write(self._settings.directory / "leases", kept)
         self._process = await asyncio.create_subprocess_exec(
             # A boot service that was killed must not leave its DHCP server behind to answer from old files. Told to
             # end, dnsmasq first writes its last words to whoever read its log, and waits for ever for a dead reader.
@@ -185,6 +206,13 @@ class Dnsmasq:
         except TimeoutError:
             process.kill()
             await process.wait()
+
+    def _leases(self) -> str:
+        """Only dnsmasq writes them, and only this service while it does not run."""
+        try:
+            return (self._settings.directory / "leases").read_text(encoding="ascii", errors="replace")
+        except FileNotFoundError:
+            return ""
 
     def _signal(self, number: signal.Signals) -> None:
         if self._process and self._process.returncode is None:

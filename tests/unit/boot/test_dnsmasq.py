@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from koguma.boot.dnsmasq import DhcpSettings, configuration, reservations
+from koguma.boot.dnsmasq import DhcpSettings, configuration, reservations, without_stale
 from koguma.model.snapshot import SnapshotNetwork
 
 from .conftest import URL, node, snapshot
@@ -48,3 +48,12 @@ def test_firmware_that_boots_over_http_is_offered_the_loader_by_its_address() ->
     text = configuration(DhcpSettings("prov", URL, Path("/x")), snapshot().networks)
     assert f"dhcp-boot=tag:httpboot,{URL}/loaders/ipxe.efi\n" in text
     assert "dhcp-option-force=tag:httpboot,60,HTTPClient\n" in text
+
+
+def test_lease_of_a_dead_machine_does_not_keep_its_address_from_the_one_that_has_it_now() -> None:
+    dead, alive, other = "52:54:00:00:00:01", "52:54:00:00:00:02", "52:54:00:00:00:03"
+    stale = f"1795946682 {dead} 10.77.0.2 * *\n"
+    kept = f"1795947137 {alive} 10.77.0.236 node-1 *\n1795947137 {other} 10.77.0.4 node-4 *\nduid 00:01\n"
+    reserved = f"{dead},10.77.0.3,node-2\n{alive},10.77.0.2,node-1\n{other},10.77.0.4,node-4\n"
+    assert without_stale(stale + kept, reserved) == kept
+    assert without_stale(kept, reserved) == kept
