@@ -1,4 +1,4 @@
-"""The dnsmasq process: it ends with the boot service, however that ends."""
+"""The dnsmasq process: it ends with the boot service, however that ends, and forgets leases that stand in the way."""
 
 from __future__ import annotations
 
@@ -45,6 +45,48 @@ def test_a_killed_boot_service_takes_its_dhcp_server_with_it(tmp_path: Path) -> 
         assert _wait_for(lambda: not Path(f"/proc/{child}").exists() or _state(child) == "Z")
     finally:
         service.kill()
+
+
+MOVING = """
+import asyncio, sys
+from pathlib import Path
+from koguma.boot.dnsmasq import DhcpSettings, Dnsmasq
+from koguma.model.snapshot import BootPlan, Snapshot, SnapshotNetwork, SnapshotNode, SnapshotPort
+
+def snapshot(mac):
+    network = SnapshotNetwork("p", "provisioning", 1, "10.99.0.0/24")
+    port = SnapshotPort(mac, address="10.99.0.2")
+    node = SnapshotNode("u", "node-1", "s", "active", "compute", BootPlan("compute"), (port,))
+    return Snapshot(networks=(network,), nodes=(node,))
+
+async def serve():
+    folder = Path(sys.argv[1])
+    dhcp = Dnsmasq(DhcpSettings("prov", "http://10.99.0.1:8080", folder))
+    dhcp.apply(snapshot("52:54:00:00:00:01"))
+    serving = asyncio.create_task(dhcp.run_forever())
+    while not (folder / "moved").exists():
+        await asyncio.sleep(0.05)
+    dhcp.apply(snapshot("52:54:00:00:00:02"))
+    await serving
+
+asyncio.run(serve())
+"""
+
+
+def test_an_address_that_moves_to_another_machine_is_not_kept_by_the_lease_of_the_first(tmp_path: Path) -> None:
+    service = subprocess.Popen(
+        ["unshare", "--net", "--", sys.executable, "-c", MOVING, str(tmp_path)], stderr=subprocess.DEVNULL
+    )
+    try:
+        first = _wait_for(lambda: _dnsmasq_below(service.pid))
+        leases = tmp_path / "leases"
+        leases.write_text("4000000000 52:54:00:00:00:01 10.99.0.2 node-1 *\n")
+        (tmp_path / "moved").touch()
+        assert _wait_for(lambda: (found := _dnsmasq_below(service.pid)) not in (None, first) and found)
+        assert "52:54:00:00:00:01" not in leases.read_text()
+    finally:
+        service.terminate()
+        service.wait(10)
 
 
 def _dnsmasq_below(parent: int) -> int | None:
