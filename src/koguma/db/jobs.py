@@ -136,8 +136,9 @@ def volumes() -> VolumeSite | None:
     return found
 
 
-def disk_images() -> DiskImages:
-    found: DiskImages = import_string(settings.KOGUMA_DISK_IMAGES)()
+def disk_images() -> DiskImages | None:
+    """What prepares disk images of others, where a repository is configured."""
+    found: DiskImages | None = import_string(settings.KOGUMA_DISK_IMAGES)()
     return found
 
 

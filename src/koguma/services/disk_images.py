@@ -62,9 +62,10 @@ class DiskImageShelf:
                 (self._shelf / f".{known.stem}.lock").unlink(missing_ok=True)
 
 
-def configured() -> DiskImageShelf:
-    """From the environment that `koguma.services.environment` set."""
-    return DiskImageShelf(Path(os.environ["KOGUMA_REPOSITORY_DIR"]) / "boot/disks")
+def configured() -> DiskImageShelf | None:
+    """From the environment that `koguma.services.environment` set; None where no repository is configured."""
+    repository = os.environ.get("KOGUMA_REPOSITORY_DIR", "")
+    return DiskImageShelf(Path(repository) / "boot/disks") if repository else None
 
 
 def _make(image: DiskImage, raw: Path, known: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import random
 import time
@@ -121,4 +122,6 @@ def test_gc_beside_commits_refs_and_readers_loses_nothing(tmp_path: Path) -> Non
         assert len(list(after.log("a"))) + len(list(after.log("b"))) > 10
         collect(after, grace_s=0)
         assert fsck(after).problems == ()
-        assert len(after.objects.packs()) <= 3
+        # Each pack has twice the bytes of all smaller ones: how many there are depends on how much was committed.
+        sizes = sorted(pack.size_bytes for pack in after.objects.packs())
+        assert len(sizes) <= 1 + math.log2(sum(sizes) / sizes[0]), sizes

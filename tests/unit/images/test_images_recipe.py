@@ -93,7 +93,8 @@ def test_a_recipe_that_is_no_toml_is_named(tmp_path: Path) -> None:
 def test_the_recipes_that_come_with_koguma_are_valid() -> None:
     recipes = (Path(__file__).parents[3] / "recipes").glob("*.toml")
 
-    assert {path.stem: load_recipe(path).suite for path in recipes} == {"compute": "bookworm", "minimal": "trixie"}
+    suites = {"compute": "bookworm", "minimal": "trixie", "server": "bookworm"}
+    assert {path.stem: load_recipe(path).suite for path in recipes} == suites
 
 
 def test_the_mirror_is_the_machines_own() -> None:
