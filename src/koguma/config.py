@@ -57,7 +57,7 @@ class Boot(Section):
     """Where the stage-1 API and the artifacts are served."""
     url: str = Field(default="http://127.0.0.1:8080", pattern=r"^http://[^/]+$")
     """How machines on the provisioning network reach `listen`."""
-    media_url: str = ""
+    media_url: str = Field(default="", pattern=r"^(https?://[^/]+)?$")
     """How BMCs reach `listen`, for machines that boot from virtual media. Empty: as machines do (`url`)."""
     interface: str = ""
     """Interface for DHCP and TFTP. Empty: neither is served (another DHCP server points machines here)."""
@@ -149,10 +149,16 @@ class Volumes(Section):
     """The storage of roots on volumes (root method iscsi): tgt. Empty: there is none."""
     address: str = ""
     """Where the driver finds it; for tgt a directory on the worker's host. Empty: `<state_dir>/volumes`."""
-    portal: str = ""
+    portal: HostPort | Literal[""] = ""
     """`HOST:PORT`, where machines find it."""
     size_gib: int = Field(default=10, ge=1)
     """Of a root volume whose flavor does not say (`root_bytes` of its requirements)."""
+
+    @model_validator(mode="after")
+    def _machines_find_the_storage(self) -> Self:
+        if self.driver and not self.portal:
+            raise ValueError("a storage needs the address where machines find it (portal)")
+        return self
 
 
 class Log(Section):

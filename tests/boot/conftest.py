@@ -143,6 +143,13 @@ class Site:
                 pids.append(int(directory.name))
         return pids
 
+    def leave(self, *, kept: bool) -> None:
+        """A site named by its tester is left as it is, so that the next run need not build and register again."""
+        self.close()
+        if not kept:
+            self.koguma("lab", "down", check=False)
+            subprocess.run(["rm", "-rf", str(self.state)], check=False)
+
     def kill_database(self) -> None:
         pid = int((self.state / "postgresql/postmaster.pid").read_text().split()[0])
         os.kill(pid, signal.SIGKILL)
@@ -177,8 +184,4 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
             site.koguma("lab", "up", "--nodes", "3", "--uefi", timeout_s=ACTIVE_TIMEOUT_S)
         yield site
     finally:
-        site.close()
-        # A site named by its tester is left as it is, so that the next run need not build and register again.
-        if not kept:
-            site.koguma("lab", "down", check=False)
-            subprocess.run(["rm", "-rf", str(site.state)], check=False)
+        site.leave(kept=bool(kept))

@@ -85,10 +85,7 @@ def site() -> Iterator[RootsSite]:
         site.wait_for("both machines are nodes", lambda: len(site.nodes()) == 2, WAIT_S)
         yield site
     finally:
-        site.close()
-        if not kept:
-            site.koguma("lab", "down", check=False)
-            subprocess.run(["rm", "-rf", str(site.state)], check=False)
+        site.leave(kept=bool(kept))
 
 
 def firmware(site: RootsSite, kind: str) -> str:

@@ -108,6 +108,10 @@ class Stage1Api:
 
     def _local_script(self, node: SnapshotNode, boot_id: str, asked: dict[str, str]) -> Response:
         """Send the machine to its disk. The first time after that was written, it is still the boot that wrote it."""
+        try:
+            loader = self._labels.stage1().local_loader
+        except NotBootable:
+            loader = None  # the disk needs nothing of a repository
         writer = self._journal.writer_of(node.boot.disk.wish) if node.boot.disk and node.boot.disk.wish else None
         if writer and not self._journal.is_installed(writer):
             body = requests.phase_of({"phase": "restart", "state": "started"})
@@ -116,7 +120,6 @@ class Stage1Api:
             self._journal.add(Report.now(node.uuid, boot_id, "script", {**asked, "mode": "disk"}))
         self._server.deliver_soon()
         log.info("script given", extra={"node": node.name, "boot": writer or boot_id, "mode": "disk"})
-        loader = self._labels.stage1().local_loader
         return PlainTextResponse(ipxe.local(self._site.url, loader, f"{node.name} boots its disk"))
 
     def _script_of(

@@ -8,13 +8,13 @@ site's (the lab runs nfs-ganesha); this only keeps what it exports.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import logging
 import os
 import shutil
 from pathlib import Path
 
+from koguma.boot import root_images
 from koguma.boot.errors import BootError, NotBootable
 from koguma.boot.labels import Labels
 from koguma.model.snapshot import Snapshot
@@ -53,30 +53,17 @@ class NfsTrees:
         for commit in sorted(commits):
             if not self.path(commit).is_dir():
                 try:
-                    await asyncio.to_thread(self._check, commit)
-                    await self._unpack(commit)
+                    # What is exported cannot be verified by the machine, so it is verified here.
+                    image = await asyncio.to_thread(root_images.verified, self._labels, self._artifacts, commit)
+                    await self._unpack(commit, image)
                 except (BootError, OSError) as error:
                     log.error("the NFS tree could not be made", extra={"commit": commit[:12], "reason": str(error)})
 
-    def _check(self, commit: str) -> None:
-        """What is exported cannot be verified by the machine, so it is verified here. Raises NotBootable."""
-        root = self._labels.manifest(commit).files["root"]
-        with (self._artifacts / commit / root.name).open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-        if found != root.sha256:
-            raise NotBootable(f"{root.name}: SHA-256 must be {root.sha256}, got {found} (commit {commit[:12]})")
-
-    async def _unpack(self, commit: str) -> None:
+    async def _unpack(self, commit: str, image: Path) -> None:
         self._directory.mkdir(parents=True, exist_ok=True)
         partial = self._directory / f".{commit}.partial"
         await asyncio.to_thread(shutil.rmtree, partial, ignore_errors=True)
-        manifest = self._labels.manifest(commit)
-        image = self._artifacts / commit / manifest.files["root"].name
-        command = (
-            ["unsquashfs", "-no-progress", "-quiet", "-dest", str(partial), str(image)]
-            if manifest.root_format == "squashfs"
-            else ["fsck.erofs", f"--extract={partial}", str(image)]
-        )
+        command = root_images.unpack_command(image, partial)
         process = await asyncio.create_subprocess_exec(
             *command,
             stdin=asyncio.subprocess.DEVNULL,

@@ -371,9 +371,7 @@ def replace(
     node = client.post("nodes", name, "replacement", body={"with_node": with_node})
     if wait:
         # The name goes over to the other machine, whose deployment is waited for under it.
-        node = _wait(client, node["name"], "replace", timeout, _rests)
-        if node["provision_state"] != "active":
-            raise Failed(f"the node is {node['provision_state']!r}: {node['last_error']} (node {node['name']})")
+        node = _wait_for_state(client, node["name"], "replace", "active", timeout)
     _print_node(node, as_json)
 
 
@@ -420,10 +418,16 @@ def _provision(
     client = Client(api)
     node = client.put("nodes", name, "provision", body={"target": target, **more})
     if wait:
-        node = _wait(client, name, target, timeout, _rests)
-        if node["provision_state"] != wanted:
-            raise Failed(f"the node is {node['provision_state']!r}: {node['last_error']} (node {node['name']})")
+        node = _wait_for_state(client, name, target, wanted, timeout)
     _print_node(node, as_json)
+
+
+def _wait_for_state(client: Client, name: str, title: str, wanted: str, timeout_s: float) -> dict[str, Any]:
+    """The node once nothing is under way. Raises Failed when it rests in another state."""
+    node = _wait(client, name, title, timeout_s, _rests)
+    if node["provision_state"] != wanted:
+        raise Failed(f"the node is {node['provision_state']!r}: {node['last_error']} (node {node['name']})")
+    return node
 
 
 def _rests(node: dict[str, Any]) -> bool:

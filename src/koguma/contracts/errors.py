@@ -103,6 +103,10 @@ class VolumeRefused(VolumeError):
     """The storage, or a rule that every volume driver keeps, said no: the same request is refused again."""
 
 
+class UnknownVolumeDriver(VolumeError):
+    """No volume driver has this name."""
+
+
 class DiskImageError(KogumaError):
     """An image of others could not be prepared for a machine's disk."""
 
@@ -115,7 +119,3 @@ class DiskImageUnreachable(DiskImageError):
 
 class DiskImageRefused(DiskImageError):
     """It is not what was promised, or not what a disk may be made of."""
-
-
-class UnknownVolumeDriver(VolumeError):
-    """No volume driver has this name."""

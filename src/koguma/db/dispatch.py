@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import wraps
+from typing import Any, TypeVar, cast
 
 import psycopg
 from django.db import connection, connections
@@ -24,6 +26,8 @@ from django.db import connection, connections
 from koguma.db.wake import DUE_CHANNEL
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 WATCH_S = 0.5
 """How often due nodes are looked for without being told."""
@@ -57,6 +61,28 @@ def outside() -> Iterator[None]:
         yield
     finally:
         leave(False)
+
+
+class _CallsOutside:
+    def __init__(self, wrapped: Any) -> None:
+        self._wrapped = wrapped
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._wrapped, name)
+        if not callable(found):
+            return found
+
+        @wraps(found)
+        def call(*arguments: Any, **named: Any) -> Any:
+            with outside():
+                return found(*arguments, **named)
+
+        return call
+
+
+def calls_outside(wrapped: T) -> T:
+    """The same thing, whose calls need no place inside while they last."""
+    return cast("T", _CallsOutside(wrapped))
 
 
 class Dispatcher:

@@ -28,19 +28,19 @@ from procrastinate.contrib.django import app
 from procrastinate.contrib.django.utils import connector_params
 
 from koguma.contracts.disk_images import DiskImages
-from koguma.contracts.power import OpenPower, PowerDriver
+from koguma.contracts.management import OpenManagement
+from koguma.contracts.power import OpenPower
 from koguma.contracts.switches import OpenSwitch
 from koguma.contracts.volumes import VolumeSite
 from koguma.db import admission, allocations, heartbeats, power_polls, reports, webhooks
 from koguma.db.allocations import ALLOCATE_TASK
-from koguma.db.dispatch import Dispatcher, listen, outside
+from koguma.db.dispatch import Dispatcher, calls_outside, listen
 from koguma.db.housekeeping import forget_old_history
 from koguma.db.lifecycle_store import PostgresStore, due_nodes, free_stuck_nodes
 from koguma.db.wake import ALLOCATIONS_QUEUE
 from koguma.lifecycle.executor import Executor
 from koguma.lifecycle.policy import Policy
 from koguma.model.limits import Limits
-from koguma.model.states import PowerState
 
 log = logging.getLogger(__name__)
 
@@ -95,34 +95,20 @@ def executor() -> Executor:
         policy(),
         timezone.now,
         _stopping.is_set,
-        volumes(),
-        disk_images(),
-        import_string(settings.KOGUMA_MANAGEMENT_DRIVERS),
+        volumes=volumes(),
+        disk_images=disk_images(),
+        open_management=open_management(),
     )
 
 
 def open_power() -> OpenPower:
     found: OpenPower = import_string(settings.KOGUMA_POWER_DRIVERS)
-    return lambda access: _Outside(found(access))
+    return lambda access: calls_outside(found(access))
 
 
-class _Outside:
-    """A power driver whose calls need no place inside while they last."""
-
-    def __init__(self, driver: PowerDriver) -> None:
-        self._driver = driver
-
-    def get_power_state(self, *, timeout_s: float) -> PowerState:
-        with outside():
-            return self._driver.get_power_state(timeout_s=timeout_s)
-
-    def set_power_state(self, target: PowerState, *, timeout_s: float) -> None:
-        with outside():
-            self._driver.set_power_state(target, timeout_s=timeout_s)
-
-    def request_shutdown(self, *, timeout_s: float) -> None:
-        with outside():
-            self._driver.request_shutdown(timeout_s=timeout_s)
+def open_management() -> OpenManagement:
+    found: OpenManagement = import_string(settings.KOGUMA_MANAGEMENT_DRIVERS)
+    return lambda access: calls_outside(found(access))
 
 
 def open_switch() -> OpenSwitch:
@@ -133,13 +119,13 @@ def open_switch() -> OpenSwitch:
 def volumes() -> VolumeSite | None:
     """The site's storage, where one is configured."""
     found: VolumeSite | None = import_string(settings.KOGUMA_VOLUMES)()
-    return found
+    return calls_outside(found) if found else None
 
 
 def disk_images() -> DiskImages | None:
     """What prepares disk images of others, where a repository is configured."""
     found: DiskImages | None = import_string(settings.KOGUMA_DISK_IMAGES)()
-    return found
+    return calls_outside(found) if found else None
 
 
 def policy() -> Policy:

@@ -122,7 +122,7 @@ class Context:
 
     def disk_images(self) -> DiskImages:
         if self._disk_images is None:
-            raise StepFailed(StatusCode.NOT_BOOTABLE, "an image that is not raw needs a worker that prepares it")
+            raise StepFailed(StatusCode.NOT_BOOTABLE, "an image to be prepared needs a repository, the worker has none")
         return self._disk_images
 
     def observed_power(self) -> PowerState:

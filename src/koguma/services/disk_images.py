@@ -10,20 +10,17 @@ made.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 
 from koguma.contracts.errors import DiskImageRefused, DiskImageUnreachable
 from koguma.images import qcow2
-from koguma.images.files import sync_directory, sync_file
+from koguma.images.files import locked, sync_file, write_atomically
 from koguma.model.disk_image import DiskImage
 
 KEPT_DAYS = 30
@@ -32,6 +29,9 @@ BYTES_MAX = 64 << 30
 FETCH_TIMEOUT_S = 600.0
 IDLE_TIMEOUT_S = 30.0
 CONVERT_TIMEOUT_S = 200.0
+"""Together less than the quarter of an hour after which a worker that is silent with a node counts as lost."""
+WAIT_S = 840.0
+"""For another worker that makes the same image."""
 PIECE_BYTES = 1 << 20
 URL_PREFIX = "disks/"
 
@@ -45,21 +45,21 @@ class DiskImageShelf:
     def ready(self, image: DiskImage) -> DiskImage:
         self._shelf.mkdir(parents=True, exist_ok=True)
         raw, known = self._shelf / f"{image.sha256}.raw", self._shelf / f"{image.sha256}.json"
-        with _alone(self._shelf / f".{image.sha256}.lock"):
+        with locked(self._shelf / f".{image.sha256}.lock", timeout_s=WAIT_S, what="the making of a disk image"):
             if not known.exists() or not raw.exists():
                 self._forget_old()
                 _make(image, raw, known)
-            os.utime(known)
+            for path in (raw, known):
+                os.utime(path)
             values = json.loads(known.read_bytes())
         return DiskImage(f"{URL_PREFIX}{raw.name}", values["sha256"], values["size_bytes"])
 
     def _forget_old(self) -> None:
+        """What was used last long ago, and what a worker that was killed left. Locks stay: others may wait for them."""
         limit = time.time() - KEPT_DAYS * 86400
-        for known in self._shelf.glob("*.json"):
-            if known.stat().st_mtime < limit:
-                known.unlink(missing_ok=True)
-                known.with_suffix(".raw").unlink(missing_ok=True)
-                (self._shelf / f".{known.stem}.lock").unlink(missing_ok=True)
+        for path in self._shelf.iterdir():
+            if path.suffix != ".lock" and path.stat().st_mtime < limit:
+                path.unlink(missing_ok=True)
 
 
 def configured() -> DiskImageShelf | None:
@@ -81,8 +81,7 @@ def _make(image: DiskImage, raw: Path, known: Path) -> None:
         part.chmod(0o644)
         sync_file(part)
         part.rename(raw)
-        _write(known, json.dumps({"sha256": digest, "size_bytes": size}))
-        sync_directory(raw.parent)
+        write_atomically(known, json.dumps({"sha256": digest, "size_bytes": size}).encode())
     except OSError as error:
         raise DiskImageUnreachable(f"the image must fit the disk: {error.strerror} ({raw.parent})") from error
     finally:
@@ -119,18 +118,3 @@ def _fetch(image: DiskImage, target: Path) -> None:
 def _digest_of(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _write(path: Path, text: str) -> None:
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(text, encoding="ascii")
-    sync_file(part)
-    part.rename(path)
-
-
-@contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Workers of one host make an image once."""
-    with path.open("w", encoding="ascii") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

@@ -43,7 +43,7 @@ def prepare_django(config: Config, dsn: str) -> None:
     os.environ["KOGUMA_ENROLLMENT_FLAVOR"] = config.enrollment.flavor
     os.environ["KOGUMA_NODES_DOMAIN"] = config.nodes.domain
     media_url = config.boot.media_url or config.boot.url
-    os.environ["KOGUMA_LOADER_DISC_URL"] = f"{media_url}/loaders/ipxe.iso" if media_url else ""
+    os.environ["KOGUMA_LOADER_DISC_URL"] = f"{media_url}/loaders/ipxe.iso"
     os.environ["KOGUMA_NODES_BOOT_TIMEOUT_S"] = str(config.nodes.boot_timeout_s)
     os.environ["KOGUMA_LIMITS_JSON"] = config.limits.model_dump_json()
     os.environ["KOGUMA_NODES_SSH_AUTHORIZED_KEYS"] = "\n".join(config.nodes.ssh_authorized_keys)
@@ -51,8 +51,8 @@ def prepare_django(config: Config, dsn: str) -> None:
     os.environ["KOGUMA_VOLUMES_ADDRESS"] = config.volumes.address or str(config.state_dir / "volumes")
     os.environ["KOGUMA_VOLUMES_PORTAL"] = config.volumes.portal
     os.environ["KOGUMA_VOLUMES_IMAGES"] = str(config.state_dir / "volume-images")
-    os.environ["KOGUMA_REPOSITORY_DIR"] = str(config.repository)
     os.environ["KOGUMA_VOLUMES_SIZE_BYTES"] = str(config.volumes.size_gib << 30)
+    os.environ["KOGUMA_REPOSITORY_DIR"] = str(config.repository)
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "koguma.db.settings")
     import django  # noqa: PLC0415 - reads the environment set above
 

@@ -9,21 +9,20 @@ Images of commits that no label names any more are removed when another is made.
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
 import os
 import shutil
-import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
+from koguma.boot import root_images
 from koguma.boot.labels import Labels
-from koguma.contracts.errors import VolumeRefused, VolumeUnreachable
 from koguma.contracts.volumes import VolumeAccess, VolumeDriver, VolumeImage
+from koguma.db.dispatch import calls_outside
 from koguma.drivers.volume import open_volumes
+from koguma.images.files import locked, sync_directory, sync_file
+from koguma.images.tools import run_tool
 
-TOOL_TIMEOUT_S = 900
+TOOL_TIMEOUT_S = 400
+"""Of each of two tools: a worker that is silent with a node for a quarter of an hour counts as lost."""
 
 
 class ConfiguredVolumes:
@@ -40,40 +39,34 @@ class ConfiguredVolumes:
         return self._size_bytes
 
     def driver(self) -> VolumeDriver:
-        return open_volumes(self._access)
+        return calls_outside(open_volumes(self._access))
 
     def image_of(self, label: str, size_bytes: int) -> VolumeImage:
         labels = Labels(self._repository)
         commit = labels.resolve(label).commit
         path = self._images / f"{commit}-{size_bytes}.img"
         self._images.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with _alone(self._images / "lock"):
+        with locked(self._images / "lock", what="the making of volume images"):
             if not path.exists():
                 self._forget_old({item.commit for item in labels.all().values()})
                 self._make(labels, commit, path, size_bytes)
         return VolumeImage(commit, path)
 
     def _make(self, labels: Labels, commit: str, path: Path, size_bytes: int) -> None:
-        manifest = labels.manifest(commit)
-        root = manifest.files["root"]
-        artifact = self._repository / "boot/artifacts" / commit / root.name
-        with artifact.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-        if found != root.sha256:
-            raise VolumeRefused(f"{root.name}: SHA-256 must be {root.sha256}, got {found} (commit {commit[:12]})")
+        root = root_images.verified(labels, self._repository / "boot/artifacts", commit)
         tree, part = self._images / f".{commit}.tree", self._images / f".{path.name}.part"
         shutil.rmtree(tree, ignore_errors=True)
         part.unlink(missing_ok=True)
         try:
-            if manifest.root_format == "squashfs":
-                _run(["unsquashfs", "-no-progress", "-quiet", "-dest", str(tree), str(artifact)])
-            else:
-                _run(["fsck.erofs", f"--extract={tree}", str(artifact)])
+            run_tool(root_images.unpack_command(root, tree), timeout_s=TOOL_TIMEOUT_S)
             with part.open("wb") as file:
                 file.truncate(size_bytes)
-            _run(["mke2fs", "-q", "-F", "-t", "ext4", "-L", "koguma-root", "-d", str(tree), str(part)])
+            make = ["mke2fs", "-q", "-F", "-t", "ext4", "-L", "koguma-root", "-d", str(tree), str(part)]
+            run_tool(make, timeout_s=TOOL_TIMEOUT_S)
             part.chmod(0o600)
+            sync_file(part)
             part.rename(path)
+            sync_directory(self._images)
         finally:
             shutil.rmtree(tree, ignore_errors=True)
             part.unlink(missing_ok=True)
@@ -96,24 +89,3 @@ def configured() -> ConfiguredVolumes | None:
         Path(os.environ["KOGUMA_VOLUMES_IMAGES"]),
         int(os.environ["KOGUMA_VOLUMES_SIZE_BYTES"]),
     )
-
-
-@contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Workers of one host make an image once."""
-    with path.open("w", encoding="ascii") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-def _run(argv: list[str]) -> None:
-    try:
-        done = subprocess.run(
-            argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=TOOL_TIMEOUT_S, check=False, errors="replace"
-        )
-    except subprocess.TimeoutExpired:
-        raise VolumeUnreachable(f"{argv[0]} must end within {TOOL_TIMEOUT_S} s") from None
-    except OSError as error:
-        raise VolumeRefused(f"{argv[0]} must be installed on the worker: {error.strerror}") from None
-    if done.returncode != 0:
-        raise VolumeUnreachable(f"{argv[0]} must make the volume's image: {done.stderr.strip()[-300:]}")

@@ -149,6 +149,7 @@ def test_images_that_nobody_asked_for_in_a_month_go(
     new.write_bytes(b"new")
     shelf.ready(DiskImage(f"{url}/old.raw", digest(old), None))
     month_ago = time.time() - 31 * 86400
-    os.utime(tmp_path / "disks" / f"{digest(old)}.json", (month_ago, month_ago))
+    for suffix in ("json", "raw"):
+        os.utime(tmp_path / "disks" / f"{digest(old)}.{suffix}", (month_ago, month_ago))
     shelf.ready(DiskImage(f"{url}/new.raw", digest(new), None))
     assert [path.name for path in (tmp_path / "disks").glob("*.raw")] == [f"{digest(new)}.raw"]

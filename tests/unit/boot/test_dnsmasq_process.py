@@ -34,10 +34,7 @@ asyncio.run(serve())
 
 
 def test_a_killed_boot_service_takes_its_dhcp_server_with_it(tmp_path: Path) -> None:
-    # In a network namespace of its own, so that nobody is offered anything.
-    service = subprocess.Popen(
-        ["unshare", "--net", "--", sys.executable, "-c", SERVICE, str(tmp_path)], stderr=subprocess.DEVNULL
-    )
+    service = _start(SERVICE, tmp_path)
     try:
         child = _wait_for(lambda: _dnsmasq_below(service.pid))
         os.kill(service.pid, signal.SIGKILL)
@@ -74,9 +71,7 @@ asyncio.run(serve())
 
 
 def test_an_address_that_moves_to_another_machine_is_not_kept_by_the_lease_of_the_first(tmp_path: Path) -> None:
-    service = subprocess.Popen(
-        ["unshare", "--net", "--", sys.executable, "-c", MOVING, str(tmp_path)], stderr=subprocess.DEVNULL
-    )
+    service = _start(MOVING, tmp_path)
     try:
         first = _wait_for(lambda: _dnsmasq_below(service.pid))
         leases = tmp_path / "leases"
@@ -87,6 +82,12 @@ def test_an_address_that_moves_to_another_machine_is_not_kept_by_the_lease_of_th
     finally:
         service.terminate()
         service.wait(10)
+
+
+def _start(program: str, folder: Path) -> subprocess.Popen[bytes]:
+    """In a network namespace of its own, so that nobody is offered anything."""
+    command = ["unshare", "--net", "--", sys.executable, "-c", program, str(folder)]
+    return subprocess.Popen(command, stderr=subprocess.DEVNULL)
 
 
 def _dnsmasq_below(parent: int) -> int | None:
