@@ -17,7 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from koguma.errors import KogumaError
 from koguma.places import configuration_file, default_state_dir
 
-HostPort = Annotated[str, Field(pattern=r"^(\[[0-9a-f:]+\]|[A-Za-z0-9.-]+):[0-9]{1,5}$")]
+HOST_PORT = r"(\[[0-9a-f:]+\]|[A-Za-z0-9.-]+):[0-9]{1,5}"
+HostPort = Annotated[str, Field(pattern=f"^{HOST_PORT}$")]
 
 
 class ConfigError(KogumaError):
@@ -149,7 +150,7 @@ class Volumes(Section):
     """The storage of roots on volumes (root method iscsi): tgt. Empty: there is none."""
     address: str = ""
     """Where the driver finds it; for tgt a directory on the worker's host. Empty: `<state_dir>/volumes`."""
-    portal: HostPort | Literal[""] = ""
+    portal: str = Field(default="", pattern=f"^({HOST_PORT})?$")
     """`HOST:PORT`, where machines find it."""
     size_gib: int = Field(default=10, ge=1)
     """Of a root volume whose flavor does not say (`root_bytes` of its requirements)."""

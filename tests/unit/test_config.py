@@ -33,6 +33,9 @@ def test_file_is_read_and_environment_overrides_it(tmp_path: Path) -> None:
         ("state_dir = 'relative'\n", {}, ["state_dir must be an absolute path", "'relative'"]),
         ("", {"KOGUMA_BOOT_POLL_S": "often"}, ["boot.poll_s", "'often'", "KOGUMA_BOOT_POLL_S"]),
         ("[api\n", {}, ["must be TOML", "koguma.toml"]),
+        ("[volumes]\ndriver = 'tgt'\n", {}, ["volumes", "portal", "koguma.toml"]),
+        ("[volumes]\nportal = 'storage'\n", {}, ["volumes.portal", "'storage'", "koguma.toml"]),
+        ("[boot]\nmedia_url = '10.0.0.1:8080'\n", {}, ["boot.media_url", "'10.0.0.1:8080'", "koguma.toml"]),
     ],
 )
 def test_error_names_key_value_and_place(tmp_path: Path, text: str, environ: dict[str, str], words: list[str]) -> None:

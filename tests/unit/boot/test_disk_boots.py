@@ -99,6 +99,12 @@ async def test_node_that_is_cleaned_boots_stage_1_to_empty_its_disks(machine: Ma
     assert "/disks ||" in script
 
 
+async def test_disk_boots_also_where_no_stage_1_is(machine: Machine, inventory: Inventory, repository: Path) -> None:
+    told(inventory, None)
+    (repository / "boot/stage1/current").unlink()
+    assert is_local((await machine.script()).text)
+
+
 async def test_uefi_machine_gets_a_loader_for_its_disk_where_stage_1_brings_one(
     machine: Machine, inventory: Inventory, repository: Path
 ) -> None:

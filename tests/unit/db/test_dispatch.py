@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from koguma.db.dispatch import Dispatcher, outside
+from koguma.db.dispatch import Dispatcher, calls_outside, outside
 
 pytestmark = pytest.mark.usefixtures("db")
 
@@ -62,6 +62,29 @@ def test_fifty_bmcs_that_hang_do_not_hold_up_a_node_whose_bmc_answers() -> None:
     dispatched(work, lambda: "well" in work.done)
     assert work.done[0] == "well"
     assert len(work.begun) == 51
+
+
+def test_driver_whose_calls_hang_holds_up_nobody_when_its_calls_are_outside() -> None:
+    work = Work(*((f"drive{number}", 0) for number in range(8)), ("fast", 0))
+
+    class Drive:
+        kind = "cdrom"
+
+        def insert(self, disc: str) -> str:
+            assert work.release.wait(60)
+            return disc
+
+    drive, advance = calls_outside(Drive()), work.advance
+
+    def insert(uuid: str) -> None:
+        if uuid.startswith("drive"):
+            drive.insert(uuid)
+        advance(uuid)
+
+    work.advance = insert  # type: ignore[method-assign]
+    dispatched(work, lambda: work.done == ["fast"])
+    assert drive.kind == "cdrom"
+    assert drive.insert("ipxe.iso") == "ipxe.iso"
 
 
 def test_bmcs_known_to_hang_leave_half_of_the_room_to_others() -> None:
