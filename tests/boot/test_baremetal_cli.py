@@ -2,7 +2,7 @@
 speaks IPMI, and one whose BMC speaks Redfish and whose firmware cannot boot from the network: its BMC's virtual media
 brings iPXE. Nothing is registered beforehand: the command makes the nodes.
 
-`KOGUMA_TEST_BAREMETAL_SITE` names a state directory that is kept, `KOGUMA_TEST_BAREMETAL_CLI` an environment that has
+`KOGUMA_TEST_SITE_BAREMETAL` names a state directory that is kept, `KOGUMA_TEST_BAREMETAL_CLI` an environment that has
 the command.
 """
 
@@ -29,12 +29,10 @@ from koguma.lab.plan import BmcKind, Hardware, Machine
 from koguma.lab.ssh import Target, ssh_command
 from tests.openstack.released import environment
 
-from .conftest import Site
+from .sites import Site, site_of
 
 pytestmark = [pytest.mark.boot, pytest.mark.root, pytest.mark.slow, pytest.mark.long]
 
-API = "127.0.0.1:6399"
-LAB = "tcli"
 VERSION = "1.109"
 STATE_S = 1500
 PASSWORD = "rescue me, please"
@@ -68,18 +66,10 @@ class Cli:
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    if os.geteuid() != 0:
-        pytest.skip("the lab needs root")
-    kept = os.environ.get("KOGUMA_TEST_BAREMETAL_SITE")
-    site = Site(Path(kept or f"/var/tmp/koguma-test-cli-{os.getpid()}"), api=API, lab=LAB)
+def site() -> Iterator[Site]:
     # The lab's Koguma reads its settings where everybody's does.
-    with mock.patch.dict(os.environ, site.environ):
+    with site_of("baremetal", Site) as site, mock.patch.dict(os.environ, site.environ):
         yield site
-    site.koguma("lab", "down", check=False)
-    site.close()
-    if not kept:
-        subprocess.run(["rm", "-rf", str(site.state)], check=False)
 
 
 @pytest.fixture(scope="module")
@@ -102,14 +92,14 @@ def lab_with(nodes: int, bmc: BmcKind) -> Lab:
 
 
 @pytest.fixture(scope="module")
-def cli(tmp_path_factory: pytest.TempPathFactory) -> Cli:
+def cli(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Cli:
     given = os.environ.get("KOGUMA_TEST_BAREMETAL_CLI")
     python = (
         Path(given) / "bin/python"
         if given
         else environment(tmp_path_factory.mktemp("cli") / "venv", ("python-openstackclient", "python-ironicclient"))
     )
-    return Cli(python.with_name("baremetal"), f"http://{API}")
+    return Cli(python.with_name("baremetal"), site.url)
 
 
 def driver_info(lab: Lab, machine: Machine) -> list[str]:

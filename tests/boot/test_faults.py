@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from .conftest import Site
+from .sites import Site
 
 pytestmark = [pytest.mark.boot, pytest.mark.root, pytest.mark.slow, pytest.mark.long]
 

@@ -1,6 +1,6 @@
 """Images made as their developers make them, judged by the machine that boots them.
 
-One machine is enough: KOGUMA_TEST_SITE may name the state directory of a lab that is kept (docs/developing/lab.md).
+One machine is enough: KOGUMA_TEST_SITE_BOOT may name the directory of a site that is kept (docs/developing/images.md).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import Site
+from .sites import Site
 
 pytestmark = [pytest.mark.boot, pytest.mark.root, pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(3600)]
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"

@@ -20,7 +20,7 @@ import pytest
 
 from koguma.lab import netns
 
-from .conftest import LAB, Site
+from .sites import Site
 
 pytestmark = [pytest.mark.boot, pytest.mark.root, pytest.mark.slow, pytest.mark.long]
 
@@ -90,12 +90,12 @@ class Tenants:
         self.macs = {name: {port["mac"] for port in site.node(name)["ports"]} for name in names}
 
     def up(self) -> None:
-        switch = f"{LAB}-sw"
+        lab = self.site.lab
         for vlan in self.vlans:
-            vlan.namespace, port = f"{LAB}-watch-{vlan.name}", f"watch-{vlan.name}"
+            vlan.namespace, port = f"{lab}-watch-{vlan.name}", f"watch-{vlan.name}"
             netns.delete(vlan.namespace)
             netns.create(vlan.namespace)
-            netns.add_veth(switch, port, vlan.namespace, vlan.link)
+            netns.add_veth(f"{lab}-sw", port, vlan.namespace, vlan.link)
             self.vsctl("--may-exist", "add-port", "br0", port, "--", "set", "port", port, f"tag={vlan.tag}")
             netns.set_address(vlan.namespace, vlan.link, f"{vlan.address}/24")
             if vlan.subnet6:

@@ -8,15 +8,12 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 
-from .conftest import Site
+from .sites import Site, site_of
 
 pytestmark = [pytest.mark.boot, pytest.mark.long, pytest.mark.root]
 
-LAB = "troots"
-API = os.environ.get("KOGUMA_TEST_ROOTS_API", "127.0.0.1:6397")
 RECIPE = Path(__file__).resolve().parents[2] / "recipes/server.toml"
 KERNEL_ARGS = "console=ttyS0,115200"
 WAIT_S = 1500
@@ -27,9 +24,7 @@ class RootsSite(Site):
 
     def __init__(self, state: Path) -> None:
         super().__init__(state)
-        self.environ |= {"KOGUMA_LAB_NAME": LAB, "KOGUMA_API_LISTEN": API, "KOGUMA_API": f"http://{API}"}
         self.environ["KOGUMA_ENROLLMENT_FLAVOR"] = "server"
-        self._api = httpx.Client(base_url=f"http://{API}/api/v1", timeout=30, trust_env=False)
 
     def build(self) -> None:
         """Stage 1 and the image, under the name too that the lab would otherwise build a larger one for."""
@@ -69,11 +64,7 @@ class RootsSite(Site):
 @pytest.fixture(scope="module")
 def site() -> Iterator[RootsSite]:
     """Two machines with disks, registered, of flavor `server`, which boots from a disk; one BIOS, one UEFI."""
-    if os.geteuid() != 0:
-        pytest.skip("the lab needs root")
-    kept = os.environ.get("KOGUMA_TEST_ROOTS_SITE")
-    site = RootsSite(Path(kept or f"/var/tmp/koguma-test-roots-{os.getpid()}"))
-    try:
+    with site_of("roots", RootsSite) as site:
         site.build()
         site.koguma("lab", "up", "--nodes", "1", "--disk", "8", "--no-wait")
         site.koguma("lab", "up", "--nodes", "2", "--disk", "8", "--uefi", "--no-wait")
@@ -84,8 +75,6 @@ def site() -> Iterator[RootsSite]:
                 site.koguma("flavor", "create", name, *words)
         site.wait_for("both machines are nodes", lambda: len(site.nodes()) == 2, WAIT_S)
         yield site
-    finally:
-        site.leave(kept=bool(kept))
 
 
 def firmware(site: RootsSite, kind: str) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from .conftest import Site, send_signal
+from .sites import Site, send_signal
 
 pytestmark = [pytest.mark.boot, pytest.mark.root, pytest.mark.slow]
 
