@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from koguma.contracts.errors import UnknownVolumeDriver, VolumeRefused, VolumeUnreachable
-from koguma.contracts.volumes import FakeVolumes, Initiator, Target, VolumeAccess, VolumeDriver
+from koguma.contracts.volumes import FakeVolumes, Initiator, VolumeAccess, VolumeDriver
 from koguma.drivers.volume import open_volumes
 from koguma.drivers.volume.tgt.driver import TgtVolumes
+from koguma.model.volume import Target
 from tests.contract.tgt_storage import TOOLS, TgtStorage, can_transfer, login, qemu_io
 
 LIMIT_S = 60.0

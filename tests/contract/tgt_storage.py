@@ -10,7 +10,8 @@ import subprocess
 import time
 from pathlib import Path
 
-from koguma.contracts.volumes import Initiator, Target, VolumeAccess
+from koguma.contracts.volumes import Initiator, VolumeAccess
+from koguma.model.volume import Target
 from tests.contract.redfish_bmc import _free_port
 
 TOOLS = ("tgtd", "tgtadm", "iscsi-inq")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 from koguma.contracts.errors import VolumeError, VolumeRefused
+from koguma.model.volume import Target
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?")
 _INITIATOR = re.compile(r"iqn\.\d{4}-\d{2}\.[a-z0-9.:-]{1,200}")
@@ -50,15 +51,6 @@ class Volume:
     """Who it is shown to."""
 
 
-@dataclass(frozen=True)
-class Target:
-    """Where a machine finds its volume."""
-
-    portal: str
-    name: str
-    lun: int
-
-
 class VolumeDriver(Protocol):
     """One storage. Every call ends within about its timeout and raises VolumeError otherwise; `retry` on the error
     tells whether the same call may succeed later. Asking for what is so already changes nothing.
@@ -72,8 +64,9 @@ class VolumeDriver(Protocol):
         """
 
     def show(self, name: str, initiator: Initiator, *, timeout_s: float) -> Target:
-        """Ensure that this machine, and no other, can log in to the volume. Raises VolumeRefused while it is shown to
-        another: two machines on one file system destroy it. A new secret counts after the volume was hidden.
+        """Ensure that this machine, and no other, can log in to the volume, as the target says: with the initiator's
+        user and secret, or with what the storage chose. Raises VolumeRefused while it is shown to another: two
+        machines on one file system destroy it. A new secret counts after the volume was hidden.
         """
 
     def hide(self, name: str, *, timeout_s: float) -> None:
@@ -161,7 +154,7 @@ class FakeVolumes:
         require_initiator(initiator, "fake")
         volume = require_free(self.found.get(name), name, initiator.name, "fake")
         self.found[name] = replace(volume, initiator=initiator.name)
-        return Target("192.0.2.1:3260", f"iqn.2026-01.fake:{name}", 1)
+        return Target("192.0.2.1:3260", f"iqn.2026-01.fake:{name}", 1, initiator.user, initiator.secret)
 
     def hide(self, name: str, *, timeout_s: float) -> None:
         self._answer(f"hide {name}", timeout_s)

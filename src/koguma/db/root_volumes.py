@@ -11,7 +11,7 @@ from typing import Any
 
 from koguma.db.models import NodeRow, VolumeConnectorRow, VolumeTargetRow
 from koguma.db.sealing import seal, unseal
-from koguma.model.volume import RootVolume, account_of, initiator_of
+from koguma.model.volume import RootVolume, Target, initiator_of
 
 BOOT_INDEX = 0
 
@@ -35,8 +35,8 @@ def keep(node: NodeRow, volume: RootVolume) -> None:
         defaults={
             "volume_type": "iscsi",
             "volume_id": volume.name,
-            "properties": _properties(volume, uuid),
-            "sealed": seal(json.dumps({"secret": volume.secret})),
+            "properties": _properties(volume.target),
+            "sealed": seal(json.dumps(_secrets(volume))),
             "extra": {"size_bytes": volume.size_bytes, "commit": volume.commit},
         },
     )
@@ -49,41 +49,49 @@ def forget(node_id: int) -> None:
 
 def access(volume: RootVolume | None, uuid: str) -> dict[str, Any] | None:
     """What the machine is told in its `detail`; None while the volume is not shown to it."""
-    if volume is None or not volume.target:
+    if volume is None or volume.target is None:
         return None
-    host, _, port = volume.portal.rpartition(":")
+    target = volume.target
+    host, _, port = target.portal.rpartition(":")
     return {
         "address": host.strip("[]"),
         "port": int(port),
-        "target": volume.target,
-        "lun": volume.lun,
+        "target": target.name,
+        "lun": target.lun,
         "initiator": initiator_of(uuid),
-        "user": account_of(uuid),
-        "secret": volume.secret,
+        "user": target.user,
+        "secret": target.secret,
     }
 
 
-def _properties(volume: RootVolume, uuid: str) -> dict[str, Any]:
+def _properties(target: Target | None) -> dict[str, Any]:
     """In Ironic's words."""
-    if not volume.target:
+    if target is None:
         return {}
     return {
-        "target_portal": volume.portal,
-        "target_iqn": volume.target,
-        "target_lun": volume.lun,
+        "target_portal": target.portal,
+        "target_iqn": target.name,
+        "target_lun": target.lun,
         "auth_method": "CHAP",
-        "auth_username": account_of(uuid),
+        "auth_username": target.user,
     }
+
+
+def _secrets(volume: RootVolume) -> dict[str, str]:
+    return {"secret": volume.secret} | ({"login": volume.target.secret} if volume.target else {})
 
 
 def _volume(row: VolumeTargetRow) -> RootVolume:
-    said = row.properties
+    said, sealed = row.properties, json.loads(unseal(row.sealed))
+    target = None
+    if said:
+        # A record made before storages chose secrets has one secret.
+        secret = sealed.get("login", sealed["secret"])
+        target = Target(said["target_portal"], said["target_iqn"], said["target_lun"], said["auth_username"], secret)
     return RootVolume(
         name=row.volume_id,
         size_bytes=row.extra["size_bytes"],
-        secret=json.loads(unseal(row.sealed))["secret"],
+        secret=sealed["secret"],
         commit=row.extra["commit"],
-        portal=said.get("target_portal", ""),
-        target=said.get("target_iqn", ""),
-        lun=said.get("target_lun", 0),
+        target=target,
     )

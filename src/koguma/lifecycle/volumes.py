@@ -56,7 +56,7 @@ def volume_is_shown(state: ProvisionState) -> Step:
         uuid = context.node.uuid
         initiator = Initiator(initiator_of(uuid), account_of(uuid), volume.secret)
         target = context.volumes().driver().show(volume.name, initiator, timeout_s=CALL_TIMEOUT_S)
-        shown = replace(volume, portal=target.portal, target=target.name, lun=target.lun)
+        shown = replace(volume, target=target)
         if shown != volume:
             context.claim.keep_volume(shown)
         return Done()
@@ -71,7 +71,7 @@ def volume_is_hidden(state: ProvisionState) -> Step:
         volume = context.claim.volume()
         if volume is not None:
             context.volumes().driver().hide(volume.name, timeout_s=CALL_TIMEOUT_S)
-            context.claim.keep_volume(replace(volume, portal="", target="", lun=0, secret=new_secret()))
+            context.claim.keep_volume(replace(volume, target=None, secret=new_secret()))
         return Done()
 
     return Step("its volume is hidden", state, run, applies=steps.is_diskless)

@@ -21,13 +21,13 @@ from pathlib import Path
 from koguma.contracts.errors import VolumeRefused, VolumeUnreachable
 from koguma.contracts.volumes import (
     Initiator,
-    Target,
     Volume,
     VolumeAccess,
     require_free,
     require_initiator,
     require_name,
 )
+from koguma.model.volume import Target
 
 PREFIX = "iqn.2026-01.koguma.volume:"
 LUN = 1
@@ -88,7 +88,7 @@ class TgtVolumes:
             target = None
         if target is None:
             self._serve(name, initiator, self._free_tid(served), deadline)
-        return Target(self._portal, f"{PREFIX}{name}", LUN)
+        return Target(self._portal, f"{PREFIX}{name}", LUN, initiator.user, initiator.secret)
 
     def hide(self, name: str, *, timeout_s: float) -> None:
         deadline = time.monotonic() + timeout_s
