@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -16,6 +17,7 @@ pytestmark = [pytest.mark.boot, pytest.mark.long, pytest.mark.root]
 
 RECIPE = Path(__file__).resolve().parents[2] / "recipes/server.toml"
 KERNEL_ARGS = "console=ttyS0,115200"
+DISKS = ("--disk", "8", "--disks", "2")
 WAIT_S = 1500
 
 
@@ -39,6 +41,18 @@ class RootsSite(Site):
 
     def state_of(self, name: str, state: str, timeout_s: float = WAIT_S) -> None:
         self.wait_for(f"{name} is {state}", lambda: self.node(name)["provision_state"] == state, timeout_s)
+
+    def is_spare(self, name: str, flavor: str) -> None:
+        if self.node(name)["provision_state"] == "active":
+            self.koguma("node", "undeploy", name)
+        self.state_of(name, "available")
+        self.koguma("node", "set-flavor", name, flavor)
+
+    def becomes(self, name: str, flavor: str) -> None:
+        """Whatever it was before, it is deployed anew."""
+        self.is_spare(name, flavor)
+        self.koguma("node", "deploy", name)
+        self.state_of(name, "active")
 
     def on(self, machine: str, command: str) -> str:
         """What the command says on a machine, which need not be asked of a Koguma that runs."""
@@ -66,12 +80,13 @@ def site() -> Iterator[RootsSite]:
     """Two machines with disks, registered, of flavor `server`, which boots from a disk; one BIOS, one UEFI."""
     with site_of("roots", RootsSite) as site:
         site.build()
-        site.koguma("lab", "up", "--nodes", "1", "--disk", "8", "--no-wait")
-        site.koguma("lab", "up", "--nodes", "2", "--disk", "8", "--uefi", "--no-wait")
+        site.koguma("lab", "up", "--nodes", "1", *DISKS, "--no-wait")
+        site.koguma("lab", "up", "--nodes", "2", *DISKS, "--uefi", "--no-wait")
         flavors = {item["name"] for item in site.json("flavor", "list")}
-        for name, method in (("server", "disk"), ("volume", "iscsi")):
+        for name, method, disks in (("server", "disk", 1), ("mirrored", "disk", 2), ("volume", "iscsi", 0)):
             if name not in flavors:
                 words = ["--label", "server", "--root-method", method, "--kernel-args", KERNEL_ARGS]
+                words += ["--requirements", json.dumps({"root_disks": disks})] if disks else []
                 site.koguma("flavor", "create", name, *words)
         site.wait_for("both machines are nodes", lambda: len(site.nodes()) == 2, WAIT_S)
         yield site
@@ -114,17 +129,29 @@ def test_disk_of_a_node_that_was_undeployed_is_empty(site: RootsSite, tmp_path: 
         assert set(file.read(4096)) == {0}
 
 
+@pytest.mark.parametrize("kind", ["bios", "uefi"])
+def test_node_on_mirrored_disks_outlives_the_one_that_it_boots_from(site: RootsSite, kind: str) -> None:
+    name = firmware(site, kind)
+    machine = site.machine(name)
+    site.becomes(name, "mirrored")
+    assert site.on(machine, "findmnt -n -o SOURCE,FSTYPE /").split() == ["/dev/md0", "ext4"]
+    assert "[UU]" in site.on(machine, "cat /proc/mdstat")
+    site.on(machine, "echo kept > /root/kept; cp /proc/sys/kernel/random/boot_id /root/before; sync")
+    site.koguma("lab", "power", machine, "off")
+    disk = site.state / "lab/machines" / machine / "disk.qcow2"
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", str(disk), "8G"], check=True)
+    site.koguma("lab", "power", machine, "on")
+    site.wait_for("it is up with the other disk", lambda: site.has_rebooted(machine), WAIT_S)
+    assert site.on(machine, "cat /root/kept").strip() == "kept"
+    assert "[2/1]" in site.on(machine, "cat /proc/mdstat")
+
+
 def test_file_written_to_a_volume_survives_a_power_cut_and_appears_on_the_replacement(site: RootsSite) -> None:
     names = [node["name"] for node in site.nodes()]
-    for name in names:
-        if site.node(name)["provision_state"] == "active":
-            site.koguma("node", "undeploy", name)
-        site.state_of(name, "available")
-        site.koguma("node", "set-flavor", name, "volume")
     name, spare = names
     machine, other = site.machine(name), site.machine(spare)
-    site.koguma("node", "deploy", name)
-    site.state_of(name, "active")
+    site.is_spare(spare, "volume")
+    site.becomes(name, "volume")
     assert site.on(machine, "findmnt -n -o FSTYPE /").strip() == "ext4"
     keys = site.node(name)["ssh_host_public_keys"]
     address = site.node(name)["addresses"]

@@ -13,7 +13,7 @@ from koguma_node.watchdog import Watchdog
 from koguma_stage1.arguments import Arguments
 
 if TYPE_CHECKING:
-    from koguma_stage1.disk.layout import Disk
+    from koguma_stage1.disk.layout import Disk, Root
 
 
 class Lease:
@@ -43,16 +43,22 @@ class Context:
         self.profile: dict[str, Any] = {}
         self.detail: dict[str, Any] = {}
         self.manifest: dict[str, Any] = {}
-        self.disk: Disk | None = None
-        self.uuids = ("", "")
-        """Of the root's and the ESP's file system."""
+        self.disks: list[Disk] = []
+        """Those that the root is on."""
+        self.root: Root | None = None
+        """None for a whole-disk image, which brings its own."""
 
     def required_lease(self) -> Lease:
         if self.lease is None:
             raise NodeError("the network must be up before this step")
         return self.lease
 
-    def required_disk(self) -> Disk:
-        if self.disk is None:
-            raise NodeError("the root's disk must be chosen before this step")
-        return self.disk
+    def required_disks(self) -> list[Disk]:
+        if not self.disks:
+            raise NodeError("the root's disks must be chosen before this step")
+        return self.disks
+
+    def required_root(self) -> Root:
+        if self.root is None:
+            raise NodeError("the root's file system must be made before this step")
+        return self.root

@@ -68,6 +68,8 @@ def local(url: str, loader: str | None, title: str) -> str:
         f"echo Koguma: {title}",
         "iseq ${platform} efi && goto efi ||",
         "sanboot --no-describe --drive 0x80 ||",
+        # The other half of a mirror, where the first disk is there and empty.
+        "sanboot --no-describe --drive 0x81 ||",
         "exit",
         ":efi",
         *([f"chain {url}/artifacts/{loader} ||"] if loader else []),

@@ -120,7 +120,8 @@ class Planner:
         image = dict(disk.image) if disk.image else None
         if image and not image["url"].startswith("http://"):
             image["url"] = f"{self._site.url}/artifacts/{image['url']}"
-        return {"hints": dict(disk.hints), "image": image}
+        mirror = None if disk.mirror is None else dict(disk.mirror)
+        return {"hints": dict(disk.hints), "mirror": mirror, "image": image}
 
     def _nfs(self, node: SnapshotNode, label: Label) -> str | None:
         if node.boot.root_method != "nfs":

@@ -23,7 +23,7 @@ from koguma.lab.control_plane import Site
 from koguma.lab.enrolment import NodeView
 from koguma.lab.errors import LabError
 from koguma.lab.lab import Lab, plan_of
-from koguma.lab.plan import BmcKind, Hardware, fair_cpus
+from koguma.lab.plan import DISKS_MAX, BmcKind, Hardware, fair_cpus
 from koguma.lab.ssh import run_on
 
 app = typer.Typer(no_args_is_help=True, help="The virtual datacentre: a switch, BMCs and machines.")
@@ -47,7 +47,8 @@ def up(
         int | None, typer.Option(min=1, help="Processors of a new machine [default: 2, or 1 where cores are few].")
     ] = None,
     memory: Annotated[int, typer.Option(min=64, help="MiB of memory of a new machine.")] = Hardware.memory_mib,
-    disk: Annotated[int, typer.Option(min=0, help="GiB of disk of a new machine; 0: none.")] = Hardware.disk_gib,
+    disk: Annotated[int, typer.Option(min=0, help="GiB of each disk of a new machine; 0: none.")] = Hardware.disk_gib,
+    disks: Annotated[int, typer.Option(min=1, max=DISKS_MAX, help="How many such disks it has.")] = Hardware.disks,
     bmc: Annotated[BmcKind, typer.Option(help="What the BMC of a new machine speaks.")] = Hardware.bmc,
     pxe: Annotated[bool, typer.Option(help="The firmware of a new machine can boot from the network.")] = Hardware.pxe,
     wait: Annotated[bool, typer.Option(help="Wait until every node is active.")] = True,
@@ -59,7 +60,7 @@ def up(
     config = configuration.load(config_path)
     nodes = nodes or len(lab_of(config, config_path).plan.machines) or NODES
     cpus = cpus or fair_cpus(nodes, os.cpu_count() or 1)
-    hardware = Hardware(cpus=cpus, memory_mib=memory, disk_gib=disk, bmc=bmc, pxe=pxe)
+    hardware = Hardware(cpus=cpus, memory_mib=memory, disk_gib=disk, disks=disks, bmc=bmc, pxe=pxe)
     lab = lab_of(config, config_path, nodes, uefi=uefi, hardware=hardware)
     out = Console(stderr=as_json)
     with out.status("switch and cabling"):

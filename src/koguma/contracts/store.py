@@ -18,6 +18,7 @@ from koguma.model.limits import Limits
 from koguma.model.network import Network
 from koguma.model.node import Node
 from koguma.model.operation import Operation, StepRecord
+from koguma.model.root_disks import RootDisks
 from koguma.model.switch import Placement, Switch
 from koguma.model.volume import RootVolume
 
@@ -87,6 +88,9 @@ class Claim(Protocol):
 
     def wanted_image(self) -> DiskImage | None:
         """The image by URL that the node's disk is to hold instead of a commit. Raises BadDiskImage."""
+
+    def root_disks(self, flavor: Flavor) -> RootDisks:
+        """Which disks the node's root goes to. Raises BadRootDisks."""
 
     def volume(self) -> RootVolume | None:
         """The volume that the node's root is on, as recorded."""

@@ -33,6 +33,7 @@ from koguma.db.rows import (
     node_of,
     operation_columns,
     operation_of,
+    root_disks_of,
     with_all,
 )
 from koguma.db.sealing import unseal
@@ -45,6 +46,7 @@ from koguma.model.limits import Limits
 from koguma.model.network import Network
 from koguma.model.node import Node
 from koguma.model.operation import Operation, StepRecord
+from koguma.model.root_disks import RootDisks
 from koguma.model.states import PowerState, StatusCode
 from koguma.model.switch import Placement, Switch
 from koguma.model.volume import RootVolume
@@ -272,6 +274,9 @@ class PostgresClaim:
 
     def wanted_image(self) -> DiskImage | None:
         return wanted_image(NodeRow.objects.values_list("instance_info", flat=True).get(pk=self._id))
+
+    def root_disks(self, flavor: Flavor) -> RootDisks:
+        return root_disks_of(NodeRow.objects.get(pk=self._id), flavor)
 
     def volume(self) -> RootVolume | None:
         return root_volumes.of_node(self._id)

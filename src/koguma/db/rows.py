@@ -17,6 +17,7 @@ from koguma.model.layout import Access, Bond, BondMode, Layout, Vlan
 from koguma.model.network import Network, Purpose
 from koguma.model.node import Bmc, Installed, Node, Once, Port, Vif, VlanAddress
 from koguma.model.operation import Operation, StepRecord
+from koguma.model.root_disks import RootDisks, root_disks
 from koguma.model.states import PowerState, ProvisionState, StatusCode
 from koguma.model.subnet import Reservation, Subnet
 
@@ -115,6 +116,12 @@ def port_of(row: PortRow) -> Port:
         network=given.network.name if given else None,
         address=given.address if given else None,
     )
+
+
+def root_disks_of(row: NodeRow, flavor: Flavor) -> RootDisks:
+    """Raises BadRootDisks."""
+    hints = row.instance_info.get("root_device") or row.properties.get("root_device")
+    return root_disks(hints, row.target_raid_config, flavor.requirements)
 
 
 def flavor_of(row: FlavorRow) -> Flavor:

@@ -19,13 +19,14 @@ from django.db import connection
 from koguma.db import root_volumes
 from koguma.db.links import handover_of, links_of
 from koguma.db.models import FlavorRow, NetworkRow, NodeRow
-from koguma.db.rows import flavor_of, network_of, node_of, with_all
+from koguma.db.rows import flavor_of, network_of, node_of, root_disks_of, with_all
 from koguma.db.sealing import unseal
 from koguma.model import names
 from koguma.model.flavor import Flavor, RootMethod
 from koguma.model.layout import Layout, layout_for, reason_not_fitting
 from koguma.model.network import Network
 from koguma.model.node import Node
+from koguma.model.root_disks import BadRootDisks
 from koguma.model.snapshot import BootPlan, DiskPlan, Mode, Once, Snapshot, SnapshotNetwork, SnapshotNode, SnapshotPort
 from koguma.model.states import ProvisionState as S
 
@@ -190,10 +191,14 @@ def disk_plan(row: NodeRow, node: Node, flavor: Flavor | None) -> DiskPlan | Non
         return DiskPlan(wish=node.disk_wish)
     if flavor is None or flavor.root_method is not RootMethod.DISK:
         return None
-    hints = row.instance_info.get("root_device") or row.properties.get("root_device") or {}
+    try:
+        disks = root_disks_of(row, flavor)
+    except BadRootDisks:
+        return DiskPlan()  # said wrong since the deployment began: nothing is written by what cannot be followed
     return DiskPlan(
         wish=node.disk_wish if node.provision_state in _WRITES else None,
-        hints=hints if isinstance(hints, dict) else {},
+        hints=disks.hints,
+        mirror=disks.mirror,
         image=node.disk_image,
     )
 

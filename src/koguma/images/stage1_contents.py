@@ -56,7 +56,7 @@ TOOL_MODULE_FOLDERS = ("drivers/char/ipmi", "drivers/ata", "drivers/nvme/host", 
 TOOL_MODULES = (
     "virtio_blk", "virtio_scsi", "sd_mod", "sg", "megaraid_sas", "mpt3sas", "hpsa", "aacraid", "smartpqi", "3w-sas",
     "pm80xx", "isci", "mvsas", "vmw_pvscsi", "hv_storvsc",
-    "loop", "squashfs", "erofs", "ext4", "crc32c_generic", "vfat", "nls_cp437", "nls_ascii", "nls_utf8",
+    "loop", "squashfs", "erofs", "ext4", "raid1", "crc32c_generic", "vfat", "nls_cp437", "nls_ascii", "nls_utf8",
 )  # fmt: skip
 EXCLUDED_MODULES = re.compile(r"/(pata_|drivers/net/ethernet/(8390|dec|natsemi|fealnx|smsc|packetengines|dlink|sis)/)")
 """Drivers of buses and NICs that no server of this century boots from."""

@@ -13,9 +13,10 @@ from koguma.images import stage1_contents
 from koguma.images.tools import run_tool
 
 PACKAGES = (
-    "coreutils", "util-linux", "fdisk", "e2fsprogs", "dosfstools", "grub-common", "grub-pc-bin", "grub-efi-amd64-bin",
+    "coreutils", "util-linux", "fdisk", "e2fsprogs", "dosfstools", "mdadm", "grub-common", "grub-pc-bin",
+    "grub-efi-amd64-bin",
 )  # fmt: skip
-PROGRAMS = ("sbin/sfdisk", "sbin/mke2fs", "sbin/mkfs.fat", "sbin/wipefs", "sbin/blkdiscard")
+PROGRAMS = ("sbin/sfdisk", "sbin/mke2fs", "sbin/mkfs.fat", "sbin/wipefs", "sbin/blkdiscard", "sbin/mdadm")
 CP = "bin/cp"
 """Busybox's keeps no extended attributes: this one goes beside it, under Koguma's own library."""
 GRUB = "usr/lib/koguma/grub"

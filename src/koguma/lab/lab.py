@@ -221,6 +221,7 @@ def _remember(plan: Plan) -> None:
                 "cpus": one.cpus,
                 "memory_mib": one.memory_mib,
                 "disk_gib": one.disk_gib,
+                "disks": one.disks,
                 "bmc": one.bmc.value,
                 "pxe": one.pxe,
             }
@@ -238,6 +239,7 @@ def _hardware(values: dict[str, object]) -> Hardware:
         int(str(values["disk_gib"])),
         BmcKind(values.get("bmc", BmcKind.IPMI.value)),
         pxe=bool(values.get("pxe", True)),
+        disks=int(str(values.get("disks", 1))),
     )
 
 

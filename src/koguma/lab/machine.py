@@ -99,7 +99,7 @@ def qemu_command(machine: Machine, boot: BootSettings = FACTORY_BOOT) -> list[st
         *_console(machine),
         *("-qmp", f"unix:{machine.qmp_socket},server=on,wait=off"),
         *_nics(machine, boot.first),
-        *_disk(machine, boot.first),
+        *_disks(machine, boot.first),
         *("-object", "rng-random,id=rng0,filename=/dev/urandom"),
         *("-device", "virtio-rng-pci,rng=rng0"),
         *("-device", "i6300esb"),
@@ -131,9 +131,9 @@ def prepare(machine: Machine, switch_namespace: str, processes: Processes) -> No
         part = variables.with_suffix(".tmp")
         shutil.copyfile(OVMF_VARS, part)
         part.rename(variables)
-    disk = _disk_path(machine)
-    if machine.hardware.disk_gib and not disk.exists():
-        run(["qemu-img", "create", "-q", "-f", "qcow2", str(disk), f"{machine.hardware.disk_gib}G"])
+    for disk in _disk_paths(machine):
+        if not disk.exists():
+            run(["qemu-img", "create", "-q", "-f", "qcow2", str(disk), f"{machine.hardware.disk_gib}G"])
     write_launch_file(machine, switch_namespace)
 
 
@@ -219,18 +219,21 @@ def _nics(machine: Machine, first: BootSource) -> list[str]:
     return words
 
 
-def _disk(machine: Machine, first: BootSource) -> list[str]:
-    if not machine.hardware.disk_gib:
-        return []
-    device = f"virtio-blk-pci,id={BOOT_DEVICES[BootSource.DISK]},drive=disk0,serial={machine.serial}-D0"
-    return [
-        *("-drive", f"if=none,id=disk0,format=qcow2,cache=writeback,discard=unmap,file={_disk_path(machine)}"),
-        *("-device", f"{device},bootindex={boot_index(BootSource.DISK, first)}"),
-    ]
+def _disks(machine: Machine, first: BootSource) -> list[str]:
+    """The firmware tries the first one when it boots from a disk, and the next ones after every other source."""
+    words = []
+    for number, path in enumerate(_disk_paths(machine)):
+        name = BOOT_DEVICES[BootSource.DISK] if number == 0 else f"vda{number}"
+        index = boot_index(BootSource.DISK, first) if number == 0 else 1 + len(BootSource) + number
+        device = f"virtio-blk-pci,id={name},drive=disk{number},serial={machine.serial}-D{number}"
+        words += ["-drive", f"if=none,id=disk{number},format=qcow2,cache=writeback,discard=unmap,file={path}"]
+        words += ["-device", f"{device},bootindex={index}"]
+    return words
 
 
-def _disk_path(machine: Machine) -> Path:
-    return machine.machine_dir / "disk.qcow2"
+def _disk_paths(machine: Machine) -> list[Path]:
+    names = ["disk.qcow2", *(f"disk{number}.qcow2" for number in range(1, machine.hardware.disks))]
+    return [machine.machine_dir / name for name in names] if machine.hardware.disk_gib else []
 
 
 @contextlib.contextmanager

@@ -51,6 +51,7 @@ class Vlan(Enum):
 
 
 CPUS_MAX = 2
+DISKS_MAX = 4
 """Of a machine that nobody said anything of: with two, drivers, DHCP and Python of a boot run beside each other."""
 
 
@@ -70,14 +71,17 @@ class Hardware:
     cpus: int = CPUS_MAX
     memory_mib: int = 2560
     disk_gib: int = 0
-    """0: no disk at all."""
+    """Of each disk; 0: no disk at all."""
     bmc: BmcKind = BmcKind.IPMI
     pxe: bool = True
     """Whether the firmware can boot from the network; without it, the BMC's virtual media must bring iPXE."""
+    disks: int = 1
 
     def __post_init__(self) -> None:
         if self.cpus < 1 or self.memory_mib < 64 or self.disk_gib < 0:
             raise PlanError(f"a machine needs a processor and 64 MiB of memory at least, got {self}")
+        if not 1 <= self.disks <= DISKS_MAX:
+            raise PlanError(f"a machine has 1 to {DISKS_MAX} disks, got {self.disks}")
         if not self.pxe and self.bmc is not BmcKind.REDFISH:
             raise PlanError("a machine that cannot boot from the network needs a BMC with virtual media (redfish)")
 

@@ -17,8 +17,9 @@ from koguma.lifecycle.errors import StepFailed
 from koguma.lifecycle.steps import CLOCK_SKEW_S, Back, Context, Done, Result, Step, Wait
 from koguma.model.boot_record import Outcome
 from koguma.model.disk_image import BadDiskImage
-from koguma.model.flavor import RootMethod
+from koguma.model.flavor import Flavor, RootMethod
 from koguma.model.node import Node
+from koguma.model.root_disks import BadRootDisks
 from koguma.model.states import ProvisionState, StatusCode
 
 OFF_STEP = "the machine is off for cleaning"
@@ -32,7 +33,9 @@ def disk_is_to_be_written(state: ProvisionState) -> Step:
     def run(context: Context) -> Result:
         flavor = context.claim.flavor()
         if flavor and flavor.root_method is RootMethod.DISK:
-            context.changes.update(disk_wish=uuid4().hex, disk_image=_ready_image(context), disk_used=True)
+            image = _ready_image(context)
+            _require_disks(context, flavor, image)
+            context.changes.update(disk_wish=uuid4().hex, disk_image=image, disk_used=True)
         return Done()
 
     return Step("its disk is to be written", state, run, applies=steps.is_diskless)
@@ -46,6 +49,17 @@ def _ready_image(context: Context) -> dict[str, Any] | None:
     except BadDiskImage as error:
         raise StepFailed(StatusCode.NOT_BOOTABLE, str(error)) from error
     return image.to_json() if image else None
+
+
+def _require_disks(context: Context, flavor: Flavor, image: dict[str, Any] | None) -> None:
+    try:
+        mirror = context.claim.root_disks(flavor).mirror
+    except BadRootDisks as error:
+        raise StepFailed(StatusCode.NOT_BOOTABLE, str(error)) from error
+    if image and mirror is not None:
+        raise StepFailed(
+            StatusCode.NOT_BOOTABLE, "a disk image brings its own partitions and goes to one disk, two were asked for"
+        )
 
 
 def disks_are_cleaned(cleaning: ProvisionState, waiting: ProvisionState) -> tuple[Step, ...]:

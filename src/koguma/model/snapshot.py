@@ -42,6 +42,8 @@ class DiskPlan:
     """To be fulfilled once, by a boot of stage 1; without one, the machine boots its disk."""
     hints: Mapping[str, Any] = field(default_factory=dict)
     """Ironic's root-device hints."""
+    mirror: Mapping[str, Any] | None = None
+    """Hints for the second disk of a root that is on two."""
     image: Mapping[str, Any] | None = None
     """A foreign whole-disk image instead of the commit: url, sha256, size_bytes, format."""
 

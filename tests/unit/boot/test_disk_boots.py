@@ -40,7 +40,7 @@ async def test_node_with_a_wish_writes_its_disk_with_the_tools_for_disks(
     assert "koguma.mode=deploy" in script
     assert "/disks ||" in script
     profile = (await machine.get("profile")).json()
-    assert profile["disk"] == {"hints": {"size": ">= 100"}, "image": None}
+    assert profile["disk"] == {"hints": {"size": ">= 100"}, "mirror": None, "image": None}
 
 
 async def test_written_disk_is_booted_and_not_written_again(machine: Machine, inventory: Inventory) -> None:

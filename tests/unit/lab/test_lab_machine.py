@@ -57,6 +57,10 @@ def test_bios_machines_have_no_flash_drives() -> None:
 def test_there_is_a_disk_only_when_asked() -> None:
     assert not any("virtio-blk" in word for word in qemu_command(machine()))
     assert any("virtio-blk" in word for word in qemu_command(machine(disk_gib=4)))
+    two = [word for word in options(qemu_command(machine(disk_gib=4, disks=2)), "-device") if "virtio-blk" in word]
+    places = [word.rpartition("bootindex=")[2] for word in two]
+    assert len(set(places)) == 2
+    assert places == sorted(places)
 
 
 def test_cards_use_the_descriptors_the_launcher_opens() -> None:

@@ -109,6 +109,42 @@ def test_root_device_hints_and_config_drive_reach_the_machine(site: Site) -> Non
     assert "config_drive" not in told(site).detail
 
 
+MIRROR = {"controller": "software", "raid_level": "1", "size_gb": "MAX"}
+
+
+def test_mirror_that_was_asked_for_reaches_the_machine(site: Site) -> None:
+    hints = {"size": ">= 100"}
+    NodeRow.objects.update(properties={"root_device": hints}, target_raid_config={"logical_disks": [MIRROR]})
+    deploy(site)
+    assert (plan(site).hints, plan(site).mirror) == (hints, hints)
+
+
+@pytest.mark.parametrize(
+    ("raid", "info", "reason"),
+    [
+        (MIRROR | {"raid_level": "5"}, {}, "raid_level of a software RAID must be '1', got '5'"),
+        (
+            MIRROR,
+            {"image_source": "http://mirror/a", "image_checksum": "a" * 64, "image_size_bytes": 512},
+            "goes to one disk",
+        ),
+    ],
+)
+def test_mirror_that_cannot_be_made_fails_the_deployment(
+    site: Site, raid: dict[str, Any], info: dict[str, Any], reason: str
+) -> None:
+    NodeRow.objects.update(target_raid_config={"logical_disks": [raid]}, instance_info=info)
+    node = deploy(site)
+    assert node.provision_state is S.DEPLOY_FAILED
+    assert reason in str(node.last_error)
+
+
+def test_raid_that_was_made_nonsense_later_writes_nothing(site: Site) -> None:
+    deploy(site)
+    NodeRow.objects.update(target_raid_config={"logical_disks": []})
+    assert plan(site) == DiskPlan()
+
+
 def test_disks_are_emptied_before_the_node_is_available_again(site: Site) -> None:
     node = cleaning(site)
     assert (node.provision_state, told(site).boot.mode) == (S.CLEAN_WAIT, "clean")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from koguma_node.errors import NodeError
-from koguma_stage1.disk import boot_loader, hints
-from koguma_stage1.disk.layout import Disk
+from koguma_stage1.disk import boot_loader, hints, mirror
+from koguma_stage1.disk.layout import Disk, Root
+from koguma_stage1.steps import disk_divide
 
 GIB = 1024**3
 
@@ -57,6 +59,28 @@ def test_machine_without_a_fitting_disk_says_what_it_has() -> None:
 def test_hint_of_another_form_is_refused(wanted: dict[str, Any]) -> None:
     with pytest.raises(NodeError, match=next(iter(wanted))):
         hints.choose(DISKS, wanted)
+
+
+def test_a_mirror_takes_two_different_disks() -> None:
+    chosen = disk_divide.choose(DISKS, {"hints": {"size": "> 50"}, "mirror": {"size": "> 50"}})
+    assert [item["name"] for item in chosen] == ["sdb", "nvme0n1"]
+    assert [item["name"] for item in disk_divide.choose(DISKS, {"hints": {}, "mirror": None})] == ["sdb"]
+    with pytest.raises(NodeError, match=r"'name': '/dev/sda'.*got nvme0n1"):
+        disk_divide.choose(DISKS, {"hints": {"name": "/dev/sda"}, "mirror": {"name": "/dev/sda"}})
+
+
+def test_the_boot_loader_names_the_array_of_a_mirrored_root() -> None:
+    root = Root("/dev/md0", "1-2", "AB-CD")
+    assert root.kernel_arguments() == "koguma.root=UUID=1-2"
+    root.mirror = mirror.uuid_in("MD_LEVEL=raid1\nMD_UUID=9:8:7:6\n")
+    assert root.kernel_arguments() == "koguma.root=UUID=1-2 koguma.mirror=9:8:7:6"
+    with pytest.raises(NodeError, match="mdadm said"):
+        mirror.uuid_in("mdadm: cannot open /dev/md0")
+
+
+def test_an_image_without_mdadm_is_refused_for_mirrored_disks(tmp_path: Path) -> None:
+    with pytest.raises(NodeError, match="must have the package mdadm"):
+        mirror.require_mdadm(tmp_path)
 
 
 def test_partition_of_a_disk_whose_name_ends_in_a_digit_has_a_p() -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from koguma_node.errors import NodeError
 
 from koguma_stage1.disk import tools
+from koguma_stage1.disk.layout import Root
 
 KEPT = "var/lib/koguma"
 METHODS = "etc/koguma/root-methods"
@@ -37,9 +38,9 @@ def require_method(root: Path, method: str) -> None:
         )
 
 
-def settle(root: Path, boot_env: str, detail: str, uuids: tuple[str, str]) -> None:
-    """`uuids`: the root's and the ESP's."""
-    (root / "etc/fstab").write_text(FSTAB.format(root_uuid=uuids[0], esp_uuid=uuids[1]), encoding="ascii")
+def settle(root: Path, boot_env: str, detail: str, made: Root) -> None:
+    fstab = FSTAB.format(root_uuid=made.uuid, esp_uuid=made.esp_uuid)
+    (root / "etc/fstab").write_text(fstab, encoding="ascii")
     (root / "boot/efi").mkdir(parents=True, exist_ok=True)
     kept = root / KEPT
     kept.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -20,9 +20,8 @@ COPY_TIMEOUT_S = 1800.0
 
 
 def run(context: Context) -> None:
-    disk = context.required_disk()
     if wanted := context.profile["disk"]["image"]:
-        image.write(disk, wanted, context.deadline)
+        image.write(context.required_disks()[0], wanted, context.deadline)
         return
     source, target = context.work / "source", context.work / "root"
     for folder in (source, target):
@@ -33,7 +32,7 @@ def run(context: Context) -> None:
     fetch_verified(url, file, root["name"], root["size_bytes"], root["sha256"], context.deadline)
     tools.mount(context.manifest["root_format"], str(file), str(source), "ro,loop")
     # A deployment that is cut short begins again on an empty disk: nothing is gained by waiting for barriers meanwhile.
-    tools.mount("ext4", disk.partition(4), str(target), "nobarrier,noatime")
+    tools.mount("ext4", context.required_root().device, str(target), "nobarrier,noatime")
     tools.run(["/usr/lib/koguma/cp", "-a", f"{source}/.", str(target)], COPY_TIMEOUT_S)
     tools.unmount(str(source))
     file.unlink()

@@ -43,11 +43,13 @@ def checked_profile(profile: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check_disk(profile: dict[str, Any]) -> None:
-    """`disk`: {"hints": {…}, "image": null or {"url", "sha256", "size_bytes", "format"}}."""
+    """`disk`: {"hints": {…}, "mirror": null or hints, "image": null or {"url", "sha256", "size_bytes", "format"}}."""
     _require(profile, "disk", lambda value: isinstance(value, dict) and isinstance(value.get("hints"), dict), "hints")
-    image = profile["disk"].setdefault("image", None)
+    mirror, image = (profile["disk"].setdefault(key, None) for key in ("mirror", "image"))
+    _require(profile["disk"], "mirror", lambda value: value is None or isinstance(value, dict), "hints")
     if image is None:
         return
+    _require(profile["disk"], "mirror", lambda _: mirror is None, "left out for a disk image")
     _require({"image": image}, "image", lambda value: isinstance(value, dict), "an object")
     _require(image, "url", lambda value: _is_one_line(value) and value.startswith("http://"), "an http:// URL")
     _require(image, "sha256", lambda value: isinstance(value, str) and bool(COMMIT.fullmatch(value)), "64 hex digits")

@@ -1,21 +1,42 @@
-# The root on a disk of this machine: koguma.root=UUID=… of the kernel command line, which the disk's boot loader gives.
-# Nobody else need be there: what the node is stands in the root itself, below /var/lib/koguma.
+# The root on a disk of this machine: koguma.root=UUID=… of the kernel command line, which the disk's boot loader gives;
+# koguma.mirror=UUID, too, where it is on an array of two. Nobody else need be there: what the node is stands in the
+# root itself, below /var/lib/koguma.
 # shellcheck shell=sh
 
 KOGUMA_DISK_WAIT_TENTHS=600
+KOGUMA_MIRROR_WAIT_TENTHS=150 # for both halves, before one of them must do
 
 # Prints the UUID of the root that this kernel was told to boot; nothing when stage 1 started it.
 koguma_disk_root() {
+    koguma_argument koguma.root=UUID=
+}
+
+# koguma_argument NAME=: prints the value of that word of the kernel command line.
+koguma_argument() {
     # shellcheck disable=SC2013
     for word in $(cat /proc/cmdline); do
-        case $word in koguma.root=UUID=*) echo "${word#koguma.root=UUID=}" ;; esac
+        case $word in "$1"*) echo "${word#"$1"}" ;; esac
     done
+}
+
+# koguma_start_mirror UUID TRIES: asked ten times a second, it tries once.
+koguma_start_mirror() {
+    [ $(($2 % 10)) -eq 0 ] || return 0
+    halves=--no-degraded
+    if [ "$2" -ge $KOGUMA_MIRROR_WAIT_TENTHS ]; then
+        echo "koguma: the root's mirror starts with one disk, the other did not appear" >/dev/console
+        halves=--run
+    fi
+    modprobe -abq raid1
+    MDADM_NO_UDEV=1 mdadm --assemble /dev/md0 --uuid="$1" $halves >/dev/null 2>&1 || :
 }
 
 # koguma_mount_disk UUID: mounts the root below $rootmnt and takes what it kept of the node to $KOGUMA_RUN.
 koguma_mount_disk() {
     tries=0
+    mirror=$(koguma_argument koguma.mirror=)
     until device=$(blkid -l -t "UUID=$1" -o device) && [ -b "$device" ]; do
+        [ -z "$mirror" ] || koguma_start_mirror "$mirror" $tries
         tries=$((tries + 1))
         if [ $tries -ge $KOGUMA_DISK_WAIT_TENTHS ]; then
             echo "koguma: the root's disk must appear within a minute, got no file system with UUID $1" >/dev/console
