@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import hashlib
+import http.server
 import json
 import os
 import signal
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from .sites import Site, site_of
@@ -17,7 +23,8 @@ pytestmark = [pytest.mark.boot, pytest.mark.long, pytest.mark.root]
 
 RECIPE = Path(__file__).resolve().parents[2] / "recipes/server.toml"
 KERNEL_ARGS = "console=ttyS0,115200"
-DISKS = ("--disk", "8", "--disks", "2")
+DISK_GIB = 4
+DISKS = ("--disk", str(DISK_GIB), "--disks", "2")
 WAIT_S = 1500
 
 
@@ -42,6 +49,12 @@ class RootsSite(Site):
     def state_of(self, name: str, state: str, timeout_s: float = WAIT_S) -> None:
         self.wait_for(f"{name} is {state}", lambda: self.node(name)["provision_state"] == state, timeout_s)
 
+    def set_instance_info(self, name: str, info: dict[str, str]) -> None:
+        """As a client of Ironic does."""
+        patch = [{"op": "add", "path": "/instance_info", "value": info}]
+        headers = {"X-OpenStack-Ironic-API-Version": "1.82"}
+        httpx.patch(f"{self.url}/v1/nodes/{name}", json=patch, headers=headers, trust_env=False).raise_for_status()
+
     def is_spare(self, name: str, flavor: str) -> None:
         if self.node(name)["provision_state"] == "active":
             self.koguma("node", "undeploy", name)
@@ -54,15 +67,26 @@ class RootsSite(Site):
         self.koguma("node", "deploy", name)
         self.state_of(name, "active")
 
+    def off(self, name: str) -> None:
+        self.koguma("node", "power", name, "off")
+        self.wait_for(f"{name} is off", lambda: self.node(name)["power_state"] == "power off", WAIT_S)
+
+    def disk(self, machine: str) -> Path:
+        """The first one; to be looked at while the machine is off."""
+        return self.state / "lab/machines" / machine / "disk.qcow2"
+
     def on(self, machine: str, command: str) -> str:
         """What the command says on a machine, which need not be asked of a Koguma that runs."""
         return self.koguma("lab", "ssh", machine, "--", command, timeout_s=60).stdout
 
+    def says(self, machine: str, command: str, text: str) -> bool:
+        """Whether that is what the command says; no as long as nobody answers."""
+        done = self.koguma("lab", "ssh", machine, "--", command, check=False, timeout_s=60)
+        return done.stdout.strip() == text
+
     def has_rebooted(self, machine: str) -> bool:
         """Whether it answers, from another boot than the one noted in /root/before."""
-        command = "cmp -s /root/before /proc/sys/kernel/random/boot_id; echo $?"
-        done = self.koguma("lab", "ssh", machine, "--", command, check=False, timeout_s=60)
-        return done.stdout.strip() == "1"
+        return self.says(machine, "cmp -s /root/before /proc/sys/kernel/random/boot_id; echo $?", "1")
 
     def stop(self) -> None:
         """All of Koguma, as a site that lost its controller."""
@@ -113,17 +137,45 @@ def test_node_boots_from_its_disk_with_the_boot_service_stopped(site: RootsSite,
         site.koguma("lab", "up", "--no-wait")
 
 
+def test_qcow2_image_that_somebody_serves_is_written_and_boots(site: RootsSite, tmp_path: Path) -> None:
+    name = firmware(site, "bios")
+    machine = site.machine(name)
+    site.state_of(name, "active")
+    site.on(machine, "echo golden > /root/golden; sync")
+    site.off(name)
+    golden = tmp_path / "golden.qcow2"
+    subprocess.run(["qemu-img", "convert", "-c", "-O", "qcow2", str(site.disk(machine)), str(golden)], check=True)
+    site.is_spare(name, "server")
+    with served(tmp_path) as url:
+        info = {"image_source": f"{url}/golden.qcow2", "image_disk_format": "qcow2", "image_os_hash_algo": "sha256"}
+        info["image_os_hash_value"] = hashlib.sha256(golden.read_bytes()).hexdigest()
+        site.set_instance_info(name, info)
+        site.becomes(name, "server")
+    site.wait_for("the image is up", lambda: site.says(machine, "cat /root/golden", "golden"), WAIT_S)
+    site.set_instance_info(name, {})
+
+
+@contextlib.contextmanager
+def served(directory: Path) -> Iterator[str]:
+    """Files over HTTP, as a mirror would."""
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(directory))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
 def test_disk_of_a_node_that_was_undeployed_is_empty(site: RootsSite, tmp_path: Path) -> None:
     name = firmware(site, "bios")
     machine = site.machine(name)
     site.state_of(name, "active")
     site.koguma("node", "undeploy", name)
     site.state_of(name, "available")
-    disk = site.state / "lab/machines" / machine / "disk.qcow2"
+    disk = site.disk(machine)
     raw = tmp_path / "disk.raw"
     subprocess.run(["qemu-img", "convert", "-U", "-O", "raw", str(disk), str(raw)], check=True, capture_output=True)
     # What is zero is a hole of the copy, but for its first 4 KiB.
-    assert raw.stat().st_size == 8 << 30
+    assert raw.stat().st_size == DISK_GIB << 30
     assert raw.stat().st_blocks <= 8
     with raw.open("rb") as file:
         assert set(file.read(4096)) == {0}
@@ -137,10 +189,9 @@ def test_node_on_mirrored_disks_outlives_the_one_that_it_boots_from(site: RootsS
     assert site.on(machine, "findmnt -n -o SOURCE,FSTYPE /").split() == ["/dev/md0", "ext4"]
     assert "[UU]" in site.on(machine, "cat /proc/mdstat")
     site.on(machine, "echo kept > /root/kept; cp /proc/sys/kernel/random/boot_id /root/before; sync")
-    site.koguma("lab", "power", machine, "off")
-    disk = site.state / "lab/machines" / machine / "disk.qcow2"
-    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", str(disk), "8G"], check=True)
-    site.koguma("lab", "power", machine, "on")
+    site.off(name)
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", str(site.disk(machine)), f"{DISK_GIB}G"], check=True)
+    site.koguma("node", "power", name, "on")
     site.wait_for("it is up with the other disk", lambda: site.has_rebooted(machine), WAIT_S)
     assert site.on(machine, "cat /root/kept").strip() == "kept"
     assert "[2/1]" in site.on(machine, "cat /proc/mdstat")
