@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Protocol, Self, TypeVar
 
 from koguma.images.codec import Prepared, content_of, content_pieces, piecewise_compressor, prepare, prepare_hashed
 from koguma.images.condemned import Stage, read_condemned
@@ -233,6 +233,15 @@ class ObjectStore:
             raise ObjectMissingError(f"object {object_id.hex()} is in a pack that is gone ({error.filename})") from None
 
 
+class Companion(Protocol):
+    """Others who store for a writer, in packs of their own."""
+
+    def finish(self) -> tuple[int, int]:
+        """Make it durable and visible; the number of objects, and their stored bytes."""
+
+    def abandon(self) -> None: ...
+
+
 class ObjectWriter:
     """Adds objects to new packs. `add*` may be called from several threads."""
 
@@ -242,6 +251,7 @@ class ObjectWriter:
         self._seen: set[bytes] = set()
         self._pack: PackWriter | None = None
         self._full: list[PackWriter] = []
+        self._companions: list[Companion] = []
         self.objects = 0
         self.stored_bytes = 0
 
@@ -255,11 +265,37 @@ class ObjectWriter:
             if kind is None:
                 self.finish()
         finally:
+            self.abandon()
+
+    def sibling(self) -> ObjectWriter:
+        """A writer for another process, which does not store what this one has stored so far."""
+        made = ObjectWriter(self._store)
+        made._seen = set(self._seen)
+        return made
+
+    def accompany(self, companion: Companion) -> None:
+        """Its objects belong to this writer: they are finished, or abandoned, with its own."""
+        self._companions.append(companion)
+
+    def abandon(self) -> None:
+        """Forget what is not finished."""
+        for companion in self._companions:
+            companion.abandon()
+        for pack in self._packs():
+            pack.abandon()
+
+    def sync(self) -> None:
+        """Begin to make durable what was added so far: `finish` has less to wait for then."""
+        with self._guard:
             for pack in self._packs():
-                pack.abandon()
+                pack.sync()
 
     def finish(self) -> None:
         """Make everything added so far durable and visible, so that a ref may name it."""
+        while self._companions:
+            objects, stored = self._companions[0].finish()
+            self.objects, self.stored_bytes = self.objects + objects, self.stored_bytes + stored
+            del self._companions[0]
         with self._guard:
             taken = self._store.condemned_names()
             for pack in self._packs():

@@ -147,6 +147,10 @@ class PackWriter:
             write_all(self._fd, piece)
             self.size_bytes += len(piece)
 
+    def sync(self) -> None:
+        self._flush()
+        os.fsync(self._fd)
+
     def finish(self, written_at: float | None = None, taken: Container[str] = ()) -> str | None:
         """Make the pack durable and visible; returns its name. An empty pack just disappears and has none.
 
@@ -161,10 +165,10 @@ class PackWriter:
             filler_id = sha256(filler).digest()
             self.append(filler_id, record_header(filler_id, ord("b"), RAW, len(filler), filler), filler)
         try:
-            self._flush()
             if written_at is not None:
+                self._flush()
                 os.utime(self._fd, (written_at, written_at))
-            os.fsync(self._fd)
+            self.sync()
             return install_pack(self._temporary, encode_index(self._places, self.size_bytes))
         finally:
             self.abandon()

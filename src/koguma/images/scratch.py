@@ -9,8 +9,9 @@ from collections.abc import Iterable
 from hashlib import sha256
 from pathlib import Path
 
-from koguma.images.hashing import Done, FileHasher
+from koguma.images.hashing import FileHasher
 from koguma.images.objects import BLOB, ObjectStore, ObjectWriter, Prepared
+from koguma.images.storing import Done
 from koguma.images.trees import Read
 
 
@@ -22,6 +23,9 @@ class ScratchWriter(ObjectWriter):
         self._below = read or store.read
         self._kept: dict[bytes, bytes] = {}
         self._files: dict[bytes, bytes] = {}
+
+    def sibling(self) -> ObjectWriter:
+        return ScratchWriter(self._store)
 
     def claim(self, object_id: bytes) -> bool:  # noqa: ARG002 - nobody has to store anything
         return False
