@@ -58,6 +58,8 @@ class ObjectStore:
         """Packs whose index cannot be used, and why: `fsck` reports them, what is elsewhere stays readable."""
         self._readers: dict[str, PackReader] = {}
         self._condemned: dict[str, PackReader] = {}
+        self._recent: tuple[PackReader, ...] = ()
+        """Up to two packs in which objects were found last."""
         self._refreshing = threading.Lock()
         self.refresh()
 
@@ -85,7 +87,7 @@ class ObjectStore:
     def close(self) -> None:
         for reader in (*self._readers.values(), *self._condemned.values()):
             reader.close()
-        self._readers, self._condemned = {}, {}
+        self._readers, self._condemned, self._recent = {}, {}, ()
 
     def contains(self, object_id: bytes) -> bool:
         """Whether an object is stored to stay, with all it refers to, as far as the packs known now tell.
@@ -209,12 +211,19 @@ class ObjectStore:
         readers = [(name, reader) for name, reader in loaded.items() if name in staying]
         self._readers = dict(sorted(readers, key=lambda item: len(item[1]), reverse=True))
         self._condemned = {name: reader for name, reader in loaded.items() if name in going}
+        self._recent = ()
         self.broken = {name: why for name, why in broken.items() if name in staying}
 
     def _find(self, object_id: bytes) -> tuple[PackReader, Place]:
+        # What was stored together is read together, and of two commits in turn.
+        recent = self._recent
+        for reader in recent:
+            if place := reader.find(object_id):
+                return reader, place
         for _ in range(2):
             for reader in (*self._readers.values(), *self._condemned.values()):
-                if place := reader.find(object_id):
+                if reader not in recent and (place := reader.find(object_id)):
+                    self._recent = (reader, *recent[:1])
                     return reader, place
             if not self.refresh():
                 break

@@ -21,6 +21,7 @@ INDEX_HEADER = struct.Struct("<8sII")
 PLACE = struct.Struct("<QQ")
 """Offset of the record in the pack, stored bytes of its payload."""
 FANOUT_BYTES = 256 * 4
+_ENDS = struct.Struct("<II")
 TAIL_BYTES = 8 + 32
 """Length of the pack, digest of all before."""
 _SEARCHED_MAX = 512
@@ -68,8 +69,10 @@ class Index:
         return self.ids_at + 32 * self.count
 
     def bounds(self, first: int) -> tuple[int, int]:
-        low = 0 if first == 0 else struct.unpack_from("<I", self.data, INDEX_HEADER.size + 4 * (first - 1))[0]
-        return low, struct.unpack_from("<I", self.data, INDEX_HEADER.size + 4 * first)[0]
+        if first == 0:
+            return 0, _ENDS.unpack_from(self.data, INDEX_HEADER.size)[0]
+        low, high = _ENDS.unpack_from(self.data, INDEX_HEADER.size + 4 * (first - 1))
+        return low, high
 
     def position(self, prefix: bytes) -> int:
         """Where the first id not below `prefix` is, within its first byte's range."""

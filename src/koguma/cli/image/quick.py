@@ -6,6 +6,7 @@ options, mistakes) is for `koguma.cli.program`, whose commands call the same fun
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Mapping, Sequence
 from importlib import import_module
@@ -31,6 +32,8 @@ class Quick(NamedTuple):
 
 
 _ANY = 1000
+_OBJECTS_PER_COLLECTION = 100_000
+"""Of the garbage collector: these commands make many objects, hardly any in cycles, and then they end."""
 _JSON = {"--json": "json"}
 _LOOKING = {"--patch": "patch", "-p": "patch", "--stat": "stat", "--name-only": "name_only", **_JSON}
 COMMANDS: Mapping[str, Quick] = {
@@ -63,6 +66,7 @@ def answer(said: Sequence[str]) -> bool:
         return False
     from koguma.images.repository import Repository  # noqa: PLC0415 - not for what is not answered here
 
+    gc.set_threshold(_OBJECTS_PER_COLLECTION)
     words, options = understood
     run: Any = getattr(import_module(f"koguma.cli.image.{command.module}"), rest[0])
     run(Repository.open(Path(repository)), *words, **options)
