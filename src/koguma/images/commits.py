@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from heapq import heappop, heappush
-from typing import Any
+from typing import Any, NamedTuple
 
 from koguma.images.errors import CorruptError
 
@@ -18,8 +17,7 @@ ABBREVIATED_DIGITS = 12
 _KEYS = {"format", "tree", "parents", "author", "time", "message", "notes"}
 
 
-@dataclass(frozen=True, slots=True)
-class Commit:
+class Commit(NamedTuple):
     """A commit as it is stored. `id` is not part of its bytes."""
 
     tree: str
@@ -29,7 +27,7 @@ class Commit:
     time: int
     """Seconds since 1970, UTC."""
     message: str
-    notes: Mapping[str, str] = field(default_factory=dict)
+    notes: Mapping[str, str] = {}
     """What made it, for instance the digest of the recipe; part of its identity."""
     id: str = ""
 

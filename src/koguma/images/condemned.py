@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable
-from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
+from typing import NamedTuple
 
 from koguma.images.errors import CorruptError
 from koguma.images.files import sync_directory, write_atomically
@@ -28,8 +28,7 @@ class Stage(Enum):
     """The last look is done: these packs are gone, whether their files are or not."""
 
 
-@dataclass(frozen=True, slots=True)
-class Condemned:
+class Condemned(NamedTuple):
     stage: Stage
     packs: frozenset[str]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 from koguma.images.trees import FILE, Entry, Read, resolve
 
@@ -14,8 +14,7 @@ _INSTALLED = ("installed", "triggers-awaited", "triggers-pending")
 _PART = re.compile(r"(\D*)(\d*)")
 
 
-@dataclass(frozen=True, slots=True)
-class Package:
+class Package(NamedTuple):
     """An installed package; the same name may be installed for several architectures."""
 
     name: str

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import NamedTuple
 
@@ -33,8 +32,7 @@ class FileChange(NamedTuple):
     new: Entry | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ChangelogEntry:
+class ChangelogEntry(NamedTuple):
     """What a package's maintainers say of one version."""
 
     version: str
@@ -57,8 +55,7 @@ class ChangelogEntry:
         return next(telling, points[0] if points else "").strip()
 
 
-@dataclass(frozen=True, slots=True)
-class PackageChange:
+class PackageChange(NamedTuple):
     """One package: installed (no old version), removed (no new one), upgraded, downgraded, or changed (neither)."""
 
     name: str
@@ -72,8 +69,7 @@ class PackageChange:
     """The entries after the old version up to the new one, newest first, where the tree holds them."""
 
 
-@dataclass(frozen=True, slots=True)
-class Move:
+class Move(NamedTuple):
     """A file or directory that has the same content under another name now; its sides are in `Diff.files` too."""
 
     old_path: bytes
@@ -81,12 +77,11 @@ class Move:
     kind: str
 
 
-@dataclass(frozen=True, slots=True)
-class Diff:
+class Diff(NamedTuple):
     files: tuple[FileChange, ...]
     packages: tuple[PackageChange, ...]
-    moves: tuple[Move, ...] = field(default=())
-    notes: tuple[str, ...] = field(default=())
+    moves: tuple[Move, ...] = ()
+    notes: tuple[str, ...] = ()
     """What could not be told, for instance a package database that cannot be read."""
 
 

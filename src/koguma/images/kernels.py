@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from koguma.images.debian import version_key
@@ -23,8 +22,7 @@ class _Candidate(NamedTuple):
     kernel: Entry
 
 
-@dataclass(frozen=True, slots=True)
-class BootFiles:
+class BootFiles(NamedTuple):
     """What a boot artifact takes from the tree."""
 
     version: str

@@ -7,7 +7,6 @@ of its own; adding a manager means adding a line to `_MANAGERS`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
 from functools import cmp_to_key, lru_cache
 from typing import NamedTuple
 
@@ -24,8 +23,7 @@ class Installed(NamedTuple):
     version: str
 
 
-@dataclass(frozen=True, slots=True)
-class Manager:
+class Manager(NamedTuple):
     """A family of packages. The functions import their modules when they are called: most trees have one family."""
 
     name: str
@@ -87,7 +85,7 @@ def _with_changelog(manager: Manager, read: Read, new: Entry, change: PackageCha
     if change.change != "upgraded":
         return change
     try:
-        return replace(change, changelog=manager.changelog(read, new, change))
+        return change._replace(changelog=manager.changelog(read, new, change))
     except (ImageError, ValueError, OSError, EOFError):
         return change  # a changelog is a help; a damaged one is for fsck to tell
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import mmap
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
@@ -53,12 +52,12 @@ def encode_index(places: dict[bytes, Place], pack_bytes: int) -> bytes:
     return body + sha256(body).digest()
 
 
-@dataclass(slots=True)
 class Index:
     """The mapped index: a bisection over sorted ids within the range the first byte gives."""
 
-    data: mmap.mmap
-    count: int
+    def __init__(self, data: mmap.mmap, count: int) -> None:
+        self.data = data
+        self.count = count
 
     @property
     def ids_at(self) -> int:

@@ -7,7 +7,6 @@ followed, because the other one did not matter for what is there now.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import replace
 from hashlib import sha256
 
 from koguma.images.commits import Commit
@@ -62,7 +61,7 @@ def path_history(
             changed[commit.id] = commit
         waiting += [parent for parent in followed[commit.id] if parent not in excluded]
     rewritten = {
-        commit_id: replace(commit, parents=_nearest(commit.parents, followed, changed))
+        commit_id: commit._replace(parents=_nearest(commit.parents, followed, changed))
         for commit_id, commit in changed.items()
     }
     yield from sort_topologically(rewritten, _heads(rewritten), by_line=by_line)

@@ -7,7 +7,7 @@ distributions lay them out: /etc/passwd, systemd's unit directories, /etc.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from koguma.images.debian import read_text
 from koguma.images.diff import Diff, FileChange
@@ -27,16 +27,14 @@ _FIRMWARE = (b"lib/firmware/", b"usr/lib/firmware/")
 _USER_FILES = (b"etc/passwd", b"etc/group", b"etc/shadow", b"etc/gshadow", b"etc/subuid", b"etc/subgid")
 
 
-@dataclass(frozen=True, slots=True)
-class UnitChange:
+class UnitChange(NamedTuple):
     """What happens to one systemd unit: added, removed, changed, enabled, disabled, masked or unmasked."""
 
     unit: str
     change: str
 
 
-@dataclass(frozen=True, slots=True)
-class AccountChange:
+class AccountChange(NamedTuple):
     """A user or group that was added, removed or changed."""
 
     kind: str
@@ -45,8 +43,7 @@ class AccountChange:
     change: str
 
 
-@dataclass(frozen=True, slots=True)
-class Reboot:
+class Reboot(NamedTuple):
     """All of it; empty values mean that nothing of the kind changes."""
 
     kernel: tuple[str | None, str | None]

@@ -13,9 +13,9 @@ import time
 import zlib
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import quote, unquote
 
 from koguma.images.commits import is_id
@@ -47,15 +47,13 @@ class RefKind(Enum):
         return self.name.lower()
 
 
-@dataclass(frozen=True, slots=True)
-class Ref:
+class Ref(NamedTuple):
     name: str
     kind: RefKind
     commit: str
 
 
-@dataclass(frozen=True, slots=True)
-class RefChange:
+class RefChange(NamedTuple):
     """A line of a ref's log."""
 
     old: str

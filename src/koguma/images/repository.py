@@ -10,10 +10,9 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 from koguma.images import revisions
 from koguma.images.commits import Commit, decode_commit, is_id
@@ -39,8 +38,7 @@ _PUBLIC = ("boot", "boot/artifacts", "boot/stage1")
 Progress = Callable[[int], None]
 
 
-@dataclass(frozen=True, slots=True)
-class Committed:
+class Committed(NamedTuple):
     """The outcome of a commit."""
 
     commit: Commit
@@ -114,7 +112,7 @@ class Repository:
     def commit(self, commit_id: str) -> Commit:
         """A commit by its whole id. One whose parents were left out by a shallow pull is given without parents."""
         found = decode_commit(self.objects.read_verified(bytes.fromhex(commit_id)), commit_id)
-        return replace(found, parents=()) if commit_id in self.shallow else found
+        return found._replace(parents=()) if commit_id in self.shallow else found
 
     @cached_property
     def shallow(self) -> frozenset[str]:
@@ -295,7 +293,7 @@ class Repository:
             message=message.strip(),
             notes=dict(notes or {}),
         )
-        return replace(commit, id=writer.add(COMMIT, commit.to_bytes()).hex())
+        return commit._replace(id=writer.add(COMMIT, commit.to_bytes()).hex())
 
     def _publish(self, commit: Commit, branch: str, base: str | None) -> Committed:
         """Point the branch at the commit, unless it moved meanwhile. Call it while its writer is open, finished:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from koguma.images.commits import Commit, is_id
 from koguma.images.errors import RevisionError
@@ -28,8 +28,7 @@ _ABBREVIATED_MIN = 4
 CommitOf = Callable[[str], Commit]
 
 
-@dataclass(frozen=True, slots=True)
-class Selection:
+class Selection(NamedTuple):
     """Which commits several expressions select: `wanted` and all they were made of, but for `unwanted` and theirs."""
 
     wanted: tuple[str, ...]

@@ -1,6 +1,6 @@
 """Stores files in processes of their own, each with a pack of its own: for when much is new.
 
-Threads would wait for each other at the interpreter's lock for a third of the time. Only files of one size can be
+Threads would wait for each other at the interpreter's lock for a fifth of the time. Only files of one size can be
 equal, so all of a size go to one process, and each content is stored once without the processes asking each other.
 
 A process ends when the other end of its pipe is gone, whatever happened to who held it.

@@ -5,8 +5,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from koguma.cli.image.printing import printable
 
@@ -21,8 +20,7 @@ _HEAD_CHARS = 100
 _LETTERS = {"added": "A", "removed": "D", "changed": "M"}
 
 
-@dataclass(frozen=True, slots=True)
-class Form:
+class Form(NamedTuple):
     """In which form a diff is printed; the plain one is packages, files and a summary."""
 
     patch: bool = False
