@@ -23,7 +23,7 @@ FORMS = {
     "initiator": re.compile(r"iqn\.[a-z0-9.:-]{1,220}"),
     "target": re.compile(r"iqn\.[a-z0-9.:-]{1,220}"),
     "address": re.compile(r"[0-9a-f.:]{2,45}"),
-    "user": re.compile(r"[a-z0-9.-]{1,63}"),
+    "user": re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}"),
     "secret": re.compile(r"[A-Za-z0-9]{12,16}"),
 }
 
