@@ -147,18 +147,22 @@ class Nodes(Section):
 
 class Volumes(Section):
     driver: str = ""
-    """The storage of roots on volumes (root method iscsi): tgt. Empty: there is none."""
+    """The storage of roots on volumes (root method iscsi): tgt, cinder. Empty: there is none."""
     address: str = ""
-    """Where the driver finds it; for tgt a directory on the worker's host. Empty: `<state_dir>/volumes`."""
+    """Where the driver finds it; for tgt a directory on the worker's host (empty: `<state_dir>/volumes`), for cinder
+    the name of a cloud in openstacksdk's clouds.yaml.
+    """
     portal: str = Field(default="", pattern=f"^({HOST_PORT})?$")
-    """`HOST:PORT`, where machines find it."""
+    """`HOST:PORT`, where machines find it. Cinder says it itself."""
     size_gib: int = Field(default=10, ge=1)
     """Of a root volume whose flavor does not say (`root_bytes` of its requirements)."""
 
     @model_validator(mode="after")
     def _machines_find_the_storage(self) -> Self:
-        if self.driver and not self.portal:
-            raise ValueError("a storage needs the address where machines find it (portal)")
+        if self.driver == "tgt" and not self.portal:
+            raise ValueError("driver tgt needs the address where machines find it (portal)")
+        if self.driver == "cinder" and not self.address:
+            raise ValueError("driver cinder needs the name of a cloud in clouds.yaml (address)")
         return self
 
 

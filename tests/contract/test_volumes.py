@@ -1,7 +1,10 @@
-"""What every volume driver keeps: run against the fake and a real tgtd, where an initiator logs in over iSCSI."""
+"""What every volume driver keeps: run against the fake, a real tgtd, where an initiator logs in over iSCSI, and the
+recorded APIs of OpenStack's Cinder (or the real ones, see `make test-cinder`).
+"""
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import time
@@ -16,6 +19,7 @@ from koguma.contracts.volumes import FakeVolumes, Initiator, VolumeAccess, Volum
 from koguma.drivers.volume import open_volumes
 from koguma.drivers.volume.tgt.driver import TgtVolumes
 from koguma.model.volume import Target
+from tests.contract.cinder_api import CLOUD
 from tests.contract.tgt_storage import TOOLS, TgtStorage, can_transfer, login, qemu_io
 
 LIMIT_S = 60.0
@@ -40,16 +44,25 @@ def storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TgtStorage]:
     storage.close()
 
 
-@pytest.fixture(params=["fake", pytest.param("tgt", marks=pytest.mark.root)])
+@pytest.fixture(params=["fake", pytest.param("tgt", marks=pytest.mark.root), "cinder"])
 def bench(request: pytest.FixtureRequest) -> Bench:
     if request.param == "fake":
         return Bench(FakeVolumes(), None)
-    storage: TgtStorage = request.getfixturevalue("storage")
-    driver = open_volumes(storage.access)
+    if request.param == "tgt":
+        storage: TgtStorage = request.getfixturevalue("storage")
+        return _emptied(Bench(open_volumes(storage.access), login))
+    if real := os.environ.get("KOGUMA_TEST_CLOUD"):
+        return _emptied(Bench(open_volumes(VolumeAccess("cinder", real)), None))
+    request.getfixturevalue("cinder")
+    return Bench(open_volumes(VolumeAccess("cinder", CLOUD)), None)
+
+
+def _emptied(bench: Bench) -> Bench:
+    driver = bench.driver
     for name in driver.volumes(timeout_s=LIMIT_S):
         driver.hide(name, timeout_s=LIMIT_S)
         driver.delete(name, timeout_s=LIMIT_S)
-    return Bench(driver, login)
+    return bench
 
 
 @pytest.fixture

@@ -34,6 +34,7 @@ def test_file_is_read_and_environment_overrides_it(tmp_path: Path) -> None:
         ("", {"KOGUMA_BOOT_POLL_S": "often"}, ["boot.poll_s", "'often'", "KOGUMA_BOOT_POLL_S"]),
         ("[api\n", {}, ["must be TOML", "koguma.toml"]),
         ("[volumes]\ndriver = 'tgt'\n", {}, ["volumes", "portal", "koguma.toml"]),
+        ("[volumes]\ndriver = 'cinder'\n", {}, ["volumes", "clouds.yaml", "address", "koguma.toml"]),
         ("[volumes]\nportal = 'storage'\n", {}, ["volumes.portal", "'storage'", "koguma.toml"]),
         ("[boot]\nmedia_url = '10.0.0.1:8080'\n", {}, ["boot.media_url", "'10.0.0.1:8080'", "koguma.toml"]),
     ],

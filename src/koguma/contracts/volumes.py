@@ -28,9 +28,9 @@ class VolumeAccess:
 
     driver: str
     address: str
-    """For `tgt` the directory of the volumes, on the host of the worker."""
+    """For `tgt` the directory of the volumes, on the host of the worker; for `cinder` the name of a cloud."""
     portal: str = ""
-    """`HOST:PORT`, where machines find it."""
+    """`HOST:PORT`, where machines find it; empty where the storage says it itself."""
 
 
 @dataclass(frozen=True)
