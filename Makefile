@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help packages lab lab-down test test-fast test-long test-openstacksdk test-agent test-keystone check format lock bench bench-boot bench-images bench-lifecycle clean
+.PHONY: help packages lab lab-down test test-fast test-long test-openstacksdk test-agent test-keystone test-cinder check format lock bench bench-boot bench-images bench-lifecycle clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -52,6 +52,9 @@ test-agent: $(BIN)/koguma ## The released ironic-python-agent's API client looks
 
 test-keystone: $(BIN)/koguma ## Koguma behind a real Keystone
 	$(BIN)/python -m tests.openstack.run_keystone --work build/keystone
+
+test-cinder: $(BIN)/koguma ## The volume driver cinder against a real Cinder, Glance and Keystone
+	$(BIN)/python -m tests.openstack.run_cinder --work build/cinder
 
 check: $(BIN)/koguma ## ruff, mypy, import-linter: run all, then report
 	@failed=""; \

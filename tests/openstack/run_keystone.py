@@ -171,6 +171,13 @@ class Keystone:
             place = "system" if "system" in scope else f"projects/{self.project(scope['project'])}"
             self._api.put(f"/{place}/users/{user}/roles/{self._roles[role]}").raise_for_status()
 
+    def service(self, kind: str, url: str) -> None:
+        """A service of the catalog, with a public endpoint."""
+        body = {"service": {"type": kind, "name": kind}}
+        made = self._api.post("/services", json=body).raise_for_status().json()["service"]["id"]
+        endpoint = {"service_id": made, "interface": "public", "url": url, "region": "RegionOne"}
+        self._api.post("/endpoints", json={"endpoint": endpoint}).raise_for_status()
+
     def _get(self, path: str, key: str) -> list[dict[str, Any]]:
         items: list[dict[str, Any]] = self._api.get(path).raise_for_status().json()[key]
         return items
