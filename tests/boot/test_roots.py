@@ -17,6 +17,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from koguma.lab import netns
+
 from .sites import Site, site_of
 
 pytestmark = [pytest.mark.boot, pytest.mark.long, pytest.mark.root]
@@ -47,7 +49,13 @@ class RootsSite(Site):
             self.koguma(*repository, "branch", "compute", "server")
 
     def state_of(self, name: str, state: str, timeout_s: float = WAIT_S) -> None:
-        self.wait_for(f"{name} is {state}", lambda: self.node(name)["provision_state"] == state, timeout_s)
+        def reached() -> bool:
+            now = self.node(name)
+            if now["provision_state"] != state and now["provision_state"].endswith("failed"):
+                pytest.fail(f"{name} must become {state}, it is {now['provision_state']}: {now['last_error']}")
+            return bool(now["provision_state"] == state)
+
+        self.wait_for(f"{name} is {state}", reached, timeout_s)
 
     def set_instance_info(self, name: str, info: dict[str, str]) -> None:
         """As a client of Ironic does."""
@@ -56,8 +64,9 @@ class RootsSite(Site):
         httpx.patch(f"{self.url}/v1/nodes/{name}", json=patch, headers=headers, trust_env=False).raise_for_status()
 
     def is_spare(self, name: str, flavor: str) -> None:
-        if self.node(name)["provision_state"] == "active":
+        if self.node(name)["provision_state"] in ("active", "deploy failed"):
             self.koguma("node", "undeploy", name)
+            self.wait_for(f"{name} is on its way", lambda: "fail" not in self.node(name)["provision_state"], 60)
         self.state_of(name, "available")
         self.koguma("node", "set-flavor", name, flavor)
 
@@ -146,7 +155,7 @@ def test_qcow2_image_that_somebody_serves_is_written_and_boots(site: RootsSite, 
     golden = tmp_path / "golden.qcow2"
     subprocess.run(["qemu-img", "convert", "-c", "-O", "qcow2", str(site.disk(machine)), str(golden)], check=True)
     site.is_spare(name, "server")
-    with served(tmp_path) as url:
+    with served(site, tmp_path) as url:
         info = {"image_source": f"{url}/golden.qcow2", "image_disk_format": "qcow2", "image_os_hash_algo": "sha256"}
         info["image_os_hash_value"] = hashlib.sha256(golden.read_bytes()).hexdigest()
         site.set_instance_info(name, info)
@@ -156,10 +165,12 @@ def test_qcow2_image_that_somebody_serves_is_written_and_boots(site: RootsSite, 
 
 
 @contextlib.contextmanager
-def served(directory: Path) -> Iterator[str]:
-    """Files over HTTP, as a mirror would."""
+def served(site: RootsSite, directory: Path) -> Iterator[str]:
+    """Files over HTTP, as a mirror would, where the site's worker is."""
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(directory))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+    with netns.inside(f"{site.lab}-ctl"):
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    with server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
