@@ -72,8 +72,9 @@ def test_a_mirror_takes_two_different_disks() -> None:
 def test_the_boot_loader_names_the_array_of_a_mirrored_root() -> None:
     root = Root("/dev/md0", "1-2", "AB-CD")
     assert root.kernel_arguments() == "koguma.root=UUID=1-2"
-    root.mirror = mirror.uuid_in("MD_LEVEL=raid1\nMD_UUID=9:8:7:6\n")
-    assert root.kernel_arguments() == "koguma.root=UUID=1-2 koguma.mirror=9:8:7:6"
+    root.mirror = mirror.uuid_in("MD_LEVEL=raid1\nMD_UUID=26aca9e3:a021c963:0cdd389c:cd06d038\n")
+    mirrored = "koguma.mirror=26aca9e3-a021-c963-0cdd-389ccd06d038"
+    assert root.kernel_arguments() == f"koguma.root=UUID=1-2 {mirrored}"
     with pytest.raises(NodeError, match="mdadm said"):
         mirror.uuid_in("mdadm: cannot open /dev/md0")
 

@@ -16,6 +16,7 @@ from koguma_stage1.disk import tools
 DEVICE = "/dev/md0"
 SYNC_ACTION = Path("/sys/block/md0/md/sync_action")
 MDADM = "sbin/mdadm"
+DIGITS = 32
 
 
 def create(partitions: list[str]) -> str:
@@ -36,11 +37,12 @@ def stop() -> None:
 
 
 def uuid_in(said: str) -> str:
-    """Of what `mdadm --detail --export` said."""
+    """Of what `mdadm --detail --export` said, in the form that blkid has for it."""
     for line in said.splitlines():
         key, _, value = line.partition("=")
-        if key == "MD_UUID" and value:
-            return value.strip()
+        digits = value.strip().replace(":", "")
+        if key == "MD_UUID" and len(digits) == DIGITS:
+            return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
     raise NodeError(f"the array must have a UUID, mdadm said {said[:200]!r}")
 
 

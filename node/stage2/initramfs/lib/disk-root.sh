@@ -19,16 +19,16 @@ koguma_argument() {
     done
 }
 
-# koguma_start_mirror UUID TRIES: asked ten times a second, it tries once.
+# koguma_start_mirror UUID TRIES: when both halves are there, or one of them has waited for the other. Only this array:
+# mdadm would wait for both only if it were to start all that it finds.
 koguma_start_mirror() {
-    [ $(($2 % 10)) -eq 0 ] || return 0
-    halves=--no-degraded
-    if [ "$2" -ge $KOGUMA_MIRROR_WAIT_TENTHS ]; then
+    halves=$(blkid -t "UUID=$1" -o device | wc -l)
+    if [ "$halves" -lt 2 ]; then
+        { [ "$halves" -eq 1 ] && [ "$2" -ge $KOGUMA_MIRROR_WAIT_TENTHS ]; } || return 0
         echo "koguma: the root's mirror starts with one disk, the other did not appear" >/dev/console
-        halves=--run
     fi
     modprobe -abq raid1
-    MDADM_NO_UDEV=1 mdadm --assemble /dev/md0 --uuid="$1" $halves >/dev/null 2>&1 || :
+    MDADM_NO_UDEV=1 mdadm --assemble /dev/md0 --uuid="$1" --run >/dev/console 2>&1 || :
 }
 
 # koguma_mount_disk UUID: mounts the root below $rootmnt and takes what it kept of the node to $KOGUMA_RUN.
