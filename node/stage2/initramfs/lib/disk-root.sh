@@ -4,7 +4,7 @@
 # shellcheck shell=sh
 
 KOGUMA_DISK_WAIT_TENTHS=600
-KOGUMA_MIRROR_WAIT_TENTHS=150 # for both halves, before one of them must do
+KOGUMA_MIRROR_WAIT_S=15 # for both halves, before one of them must do
 
 # Prints the UUID of the root that this kernel was told to boot; nothing when stage 1 started it.
 koguma_disk_root() {
@@ -19,12 +19,17 @@ koguma_argument() {
     done
 }
 
-# koguma_start_mirror UUID TRIES: when both halves are there, or one of them has waited for the other. Only this array:
+koguma_uptime_s() {
+    read -r uptime _ </proc/uptime
+    echo "${uptime%.*}"
+}
+
+# koguma_start_mirror UUID SINCE: when both halves are there, or one of them has waited for the other. Only this array:
 # mdadm would wait for both only if it were to start all that it finds.
 koguma_start_mirror() {
     halves=$(blkid -t "UUID=$1" -o device | wc -l)
     if [ "$halves" -lt 2 ]; then
-        { [ "$halves" -eq 1 ] && [ "$2" -ge $KOGUMA_MIRROR_WAIT_TENTHS ]; } || return 0
+        { [ "$halves" -eq 1 ] && [ $(($(koguma_uptime_s) - $2)) -ge $KOGUMA_MIRROR_WAIT_S ]; } || return 0
         echo "koguma: the root's mirror starts with one disk, the other did not appear" >/dev/console
     fi
     modprobe -abq raid1
@@ -34,9 +39,10 @@ koguma_start_mirror() {
 # koguma_mount_disk UUID: mounts the root below $rootmnt and takes what it kept of the node to $KOGUMA_RUN.
 koguma_mount_disk() {
     tries=0
+    since=$(koguma_uptime_s)
     mirror=$(koguma_argument koguma.mirror=)
     until device=$(blkid -l -t "UUID=$1" -o device) && [ -b "$device" ]; do
-        [ -z "$mirror" ] || koguma_start_mirror "$mirror" $tries
+        [ -z "$mirror" ] || koguma_start_mirror "$mirror" "$since"
         tries=$((tries + 1))
         if [ $tries -ge $KOGUMA_DISK_WAIT_TENTHS ]; then
             echo "koguma: the root's disk must appear within a minute, got no file system with UUID $1" >/dev/console
