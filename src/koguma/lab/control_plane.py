@@ -114,14 +114,16 @@ class ControlPlane:
         return commands
 
     def build(self, command: Sequence[str]) -> None:
-        """Run one of `missing_images`, showing its own progress; CommandError when it fails."""
+        """Run one of `missing_images`, showing its own progress; CommandError when it fails. One whose caller was ended
+        is ended by `lab down`.
+        """
         try:
             status = subprocess.run(
                 [str(self._site.program), *command],
                 stdin=subprocess.DEVNULL,
                 timeout=BUILD_S,
                 check=False,
-                env={**os.environ, **self._environ(), "PATH": PATH},
+                env={**os.environ, **self._environ(), "PATH": PATH, **self._processes.mark},
             ).returncode
         except subprocess.TimeoutExpired:
             raise CommandError(f"`koguma {' '.join(command)}` must end within {BUILD_S} s") from None

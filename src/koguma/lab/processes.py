@@ -59,6 +59,11 @@ class Processes:
         self._home = home
         self._dir = home / "pids"
 
+    @property
+    def mark(self) -> dict[str, str]:
+        """What of its environment makes a process, and all its descendants, the lab's."""
+        return {MARKER: str(self._home)}
+
     def start(
         self,
         name: str,
@@ -80,7 +85,7 @@ class Processes:
             check=True,
             start_new_session=True,
             cwd=cwd or self._home,
-            env={**os.environ, **(environ or {}), "PATH": PATH, MARKER: str(self._home)},
+            env={**os.environ, **(environ or {}), "PATH": PATH, **self.mark},
         )
         pid = int(started.stdout)
         ticks = start_time(pid)

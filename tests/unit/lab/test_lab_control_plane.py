@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,18 @@ def snapshot(tmp_path: Path, **changes: object) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({"format": "koguma-snapshot/1", "nodes": [node]}))
     return path
+
+
+def test_what_builds_images_is_the_lab_s_and_ended_with_it(tmp_path: Path) -> None:
+    program = tmp_path / "koguma"
+    program.write_text(f"#!/bin/sh\nsleep 300 >/dev/null 2>&1 &\necho $! >{tmp_path}/pid\n")
+    program.chmod(0o755)
+    processes = Processes(tmp_path / "lab")
+    ControlPlane(PLAN, replace(site(tmp_path), program=program), processes).build(["image", "build"])
+    pid = int((tmp_path / "pid").read_text())
+    assert Path(f"/proc/{pid}").exists()
+    processes.stop_all()
+    assert not Path(f"/proc/{pid}/exe").exists()
 
 
 def test_koguma_runs_in_the_controller_s_namespace() -> None:
