@@ -106,8 +106,12 @@ class Site:
 
     def story(self) -> str:
         """What each node is at, its last two boots, the end of its console and of every log, in few lines."""
-        lines = []
-        for node in self.nodes():
+        lines, nodes = [], []
+        try:
+            nodes = self.nodes()
+        except httpx.HTTPError as error:
+            lines.append(f"the API does not answer: {error}")
+        for node in nodes:
             keys = ("provision_state", "power_state", "target_power_state", "status_code", "status", "last_error")
             lines.append(f"{node['name']}: " + ", ".join(f"{key} {node[key]}" for key in keys if node[key]))
             for boot in self.boots(node["name"])[:2]:
