@@ -125,14 +125,15 @@ def site() -> Iterator[RootsSite]:
         yield site
 
 
-def firmware(site: RootsSite, kind: str) -> str:
-    return str(next(node["name"] for node in site.nodes() if node["firmware"] == kind))
+def firmware(site: RootsSite, kind: str) -> tuple[str, str]:
+    """The node with this firmware, and its machine."""
+    name = next(str(node["name"]) for node in site.nodes() if node["firmware"] == kind)
+    return name, site.machine(name)
 
 
 @pytest.mark.parametrize("kind", ["bios", "uefi"])
 def test_node_boots_from_its_disk_with_the_boot_service_stopped(site: RootsSite, kind: str) -> None:
-    name = firmware(site, kind)
-    machine = site.machine(name)
+    name, machine = firmware(site, kind)
     site.state_of(name, "active")
     assert site.on(machine, "findmnt -n -o SOURCE,FSTYPE /").split() == ["/dev/vda4", "ext4"]
     assert site.on(machine, "hostname").strip() == name
@@ -147,8 +148,7 @@ def test_node_boots_from_its_disk_with_the_boot_service_stopped(site: RootsSite,
 
 
 def test_qcow2_image_that_somebody_serves_is_written_and_boots(site: RootsSite, tmp_path: Path) -> None:
-    name = firmware(site, "bios")
-    machine = site.machine(name)
+    name, machine = firmware(site, "bios")
     site.state_of(name, "active")
     site.on(machine, "echo golden > /root/golden; sync")
     site.off(name)
@@ -177,8 +177,7 @@ def served(site: RootsSite, directory: Path) -> Iterator[str]:
 
 
 def test_disk_of_a_node_that_was_undeployed_is_empty(site: RootsSite, tmp_path: Path) -> None:
-    name = firmware(site, "bios")
-    machine = site.machine(name)
+    name, machine = firmware(site, "bios")
     site.state_of(name, "active")
     site.koguma("node", "undeploy", name)
     site.state_of(name, "available")
@@ -194,8 +193,7 @@ def test_disk_of_a_node_that_was_undeployed_is_empty(site: RootsSite, tmp_path: 
 
 @pytest.mark.parametrize("kind", ["bios", "uefi"])
 def test_node_on_mirrored_disks_outlives_the_one_that_it_boots_from(site: RootsSite, kind: str) -> None:
-    name = firmware(site, kind)
-    machine = site.machine(name)
+    name, machine = firmware(site, kind)
     site.becomes(name, "mirrored")
     assert site.on(machine, "findmnt -n -o SOURCE,FSTYPE /").split() == ["/dev/md0", "ext4"]
     assert "[UU]" in site.on(machine, "cat /proc/mdstat")

@@ -157,7 +157,14 @@ class _Helper:
         return answer
 
     def _died(self) -> NoReturn:
-        self.process.join(1)
+        """Raises what the process said last, when that is why it ended."""
+        answer: object = None
+        with contextlib.suppress(EOFError, OSError):
+            while not isinstance(answer, BaseException):
+                answer = self.connection.recv()
+        if isinstance(answer, BaseException):
+            raise answer from None
+        self.process.join(_END_S)
         ended = f"it ended with {self.process.exitcode}"
         raise StorageError(
             f"a process that stores files must live until the commit ends, {ended}; commit again"

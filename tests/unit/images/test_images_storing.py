@@ -102,6 +102,23 @@ def test_an_error_of_a_process_is_raised_and_nothing_is_left(
     assert not multiprocessing.active_children()
 
 
+def test_an_error_of_a_process_that_has_ended_is_not_lost_when_more_is_to_be_sent(
+    store: ObjectStore, tree: list[tuple[bytes, int, bytes]]
+) -> None:
+    for path, _, _ in tree[:64]:
+        Path(os.fsdecode(path)).unlink()
+
+    def commit() -> None:
+        with store.writing() as writer:
+            helper = storing_processes._Helper(writer, [])
+            helper.send([(path, size) for path, size, _ in tree[:64]])
+            helper.process.join()
+            helper.send([])
+
+    with pytest.raises(TreeError, match="must stay readable during the commit"):
+        commit()
+
+
 def test_a_process_that_is_killed_ends_the_commit_with_nothing_stored(
     store: ObjectStore, tree: list[tuple[bytes, int, bytes]]
 ) -> None:
