@@ -11,11 +11,12 @@ from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
-from django.db import DataError, IntegrityError, connection, models, transaction
+from django.db import DataError, IntegrityError, models, transaction
 from django.db.models import F, Q, QuerySet
 from django.utils import timezone
 
 from koguma.db.errors import AlreadyExists, InUse, NotFound
+from koguma.db.prepared import Compiled, compiled
 from koguma.model.errors import InvalidValue
 
 Row = dict[str, Any]
@@ -63,36 +64,25 @@ def one(rows: QuerySet[Any], columns: Sequence[str], what: str) -> Row:
     return dict(row)
 
 
-def by_key(model: type[models.Model], columns: tuple[str, ...], key: str, value: Any, what: str) -> Row:
-    """The row whose column `key` is `value`. Its SQL is made once: that takes longer than PostgreSQL's answer. Raises
+def by_key(
+    model: type[models.Model], columns: tuple[str, ...], key: str, value: Any, what: str, *, lock: bool = False
+) -> Row:
+    """The row whose column `key` is `value`; with `lock`, nobody else changes it until the transaction ends. Raises
     NotFound with `what`.
     """
-    sql, converters = _prepared(model, columns, key)
     try:
-        with connection.cursor() as cursor:
-            cursor.execute(sql, [value])
-            found = cursor.fetchone()
+        found = _prepared(model, columns, key, lock).fetch(value)
     except (DataError, ValueError):  # no row can have such a value
-        found = None
-    if found is None:
+        found = []
+    if not found:
         raise NotFound(f"{what} could not be found.")
-    values = list(found)
-    for place, expression, steps in converters:
-        for step in steps:
-            values[place] = step(values[place], expression, connection)
-    return dict(zip(columns, values, strict=True))
+    return dict(zip(columns, found[0], strict=True))
 
 
 @lru_cache(maxsize=512)
-def _prepared(model: type[models.Model], columns: tuple[str, ...], key: str) -> tuple[str, Sequence[Any]]:
-    """The SQL with one parameter, and what turns columns into values: (place, expression, functions)."""
+def _prepared(model: type[models.Model], columns: tuple[str, ...], key: str, lock: bool) -> Compiled:
     rows = model._default_manager.filter(**{key: _EXAMPLES.get(key, "")}).values_list(*columns)
-    compiler = rows.query.get_compiler(connection=connection)
-    sql, parameters = compiler.as_sql()
-    if len(parameters) != 1:
-        raise AssertionError(f"a key must be one column, {key} takes {len(parameters)} parameters")
-    converters = compiler.get_converters([item[0] for item in compiler.select])
-    return sql, [(place, expression, steps) for place, (steps, expression) in converters.items()]
+    return compiled(rows.select_for_update(of=("self",), no_key=True) if lock else rows)
 
 
 _EXAMPLES: Mapping[str, Any] = {"id": 0, "uuid": "00000000-0000-0000-0000-000000000000"}
@@ -128,10 +118,9 @@ def remove(rows: QuerySet[Any], what: str) -> None:
 
 @contextmanager
 def refusals(what: str) -> Iterator[None]:
-    """What the database refuses, as errors a person can read; the transaction outside goes on."""
+    """What the database refuses, as errors a person can read; a transaction outside must not go on."""
     try:
-        with transaction.atomic():
-            yield
+        yield
     except IntegrityError as error:
         detail = str(error.__cause__ or error).splitlines()
         raise AlreadyExists(f"{what}: {detail[-1].removeprefix('DETAIL:').strip()}") from None

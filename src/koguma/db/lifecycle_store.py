@@ -22,8 +22,9 @@ from psycopg.types.json import Jsonb
 from koguma.contracts.errors import NodeGone, Superseded, UnknownSwitchDriver
 from koguma.contracts.power import Access
 from koguma.contracts.switches import OpenSwitch, SwitchAccess, SwitchDriver
-from koguma.db import admission, replacing, root_volumes, switches, vlan_addresses
+from koguma.db import admission, node_rows, replacing, root_volumes, switches, vlan_addresses
 from koguma.db.addresses import ensure_boot_address
+from koguma.db.errors import NotFound
 from koguma.db.models import AllocationRow, BootRow, NetworkRow, NodeRow, PowerOnRow, WorkRow
 from koguma.db.rows import (
     boot_of,
@@ -34,7 +35,6 @@ from koguma.db.rows import (
     operation_columns,
     operation_of,
     root_disks_of,
-    with_all,
 )
 from koguma.db.sealing import unseal
 from koguma.lifecycle.errors import StepFailed
@@ -164,9 +164,10 @@ class PostgresClaim:
         self._woken = False
 
     def look(self) -> tuple[Node, Operation | None]:
-        row = with_all(NodeRow.objects.filter(pk=self._id)).select_related("work").first()
-        if row is None:
-            raise NodeGone("the node was forgotten")
+        try:
+            row = node_rows.whole(self._id)
+        except NotFound as error:
+            raise NodeGone(str(error)) from None
         if row.work.woken:
             WorkRow.objects.filter(pk=self._id).update(woken=False)
         self._row, self._woken = row, False

@@ -16,9 +16,10 @@ from django.db.models import ProtectedError, Q, QuerySet
 from django.utils import timezone
 
 from koguma.db import catalog, replacing, vlan_addresses
-from koguma.db.errors import AlreadyExists, InUse, NotFound, Stale
+from koguma.db.errors import AlreadyExists, InUse, NotFound
 from koguma.db.models import AllocationRow, BootRow, FlavorRow, NodeRow, StepRow, WorkRow
-from koguma.db.rows import boot_of, node_columns, node_of, operation_columns, operation_of, step_of, with_all
+from koguma.db.node_rows import locked, whole, with_all, work_locked
+from koguma.db.rows import boot_of, node_columns, node_of, operation_columns, operation_of, step_of
 from koguma.db.sealing import seal
 from koguma.db.wake import wake
 from koguma.lifecycle.asked import HELD
@@ -97,7 +98,7 @@ def patch(reference: str, values: Mapping[str, Any], version: int | None = None)
     with transaction.atomic():
         if values.keys() & {"flavor", "networks"}:
             vlan_addresses.take_turn()
-        row = _locked(reference, version)
+        row = locked(reference, version)
         for field, value in values.items():
             _PATCHES[field](row, value)
         try:
@@ -115,7 +116,7 @@ def delete(reference: str, version: int | None = None, *, force: bool = False) -
     """Forget a node and give its addresses back. Raises VerbRefused while it is in use, unless `force` is set."""
     with transaction.atomic():
         vlan_addresses.take_turn()
-        row = _locked(reference, version)
+        row = locked(reference, version)
         if not (force or row.maintenance or ProvisionState(row.provision_state) in DELETABLE):
             allowed = ", ".join(sorted(state.value for state in DELETABLE))
             raise VerbRefused(
@@ -151,8 +152,8 @@ def ask_verb(
     VerbRefused.
     """
     with transaction.atomic():
-        row = _locked(reference, version)
-        node, work = node_of(row), WorkRow.objects.select_for_update(no_key=True).get(pk=row.pk)
+        row = locked(reference, version)
+        node, work = node_of(row), work_locked(row.pk)
         move = move_for(node, verb, busy=operation_of(work) is not None)
         if verb in (Verb.CLEAN, Verb.SERVICE) and not order.steps:
             raise VerbRefused(f"{verb.value!r} needs the steps to run, none was given (node {node.name})")
@@ -173,10 +174,10 @@ def ask_verb(
 def request_replacement(reference: str, with_reference: str | None, version: int | None = None) -> Node:
     """Let another machine take the node's place: the one named, or any spare of its flavor. Raises VerbRefused."""
     with transaction.atomic():
-        row = _locked(reference, version)
+        row = locked(reference, version)
         named = _get(with_all(NodeRow.objects.all()), with_reference) if with_reference else None
         data = replacing.request(row, named)
-        work = WorkRow.objects.select_for_update(no_key=True).get(pk=row.pk)
+        work = work_locked(row.pk)
         _close_steps(row, work, "replaced by another machine")
         _start(row, work, replace(node_of(row), goal=None), "replace", {"goal": None, "last_error": None})
         WorkRow.objects.filter(pk=work.pk).update(data=data)
@@ -186,8 +187,8 @@ def request_replacement(reference: str, with_reference: str | None, version: int
 def request_power(reference: str, action: PowerAction, version: int | None = None) -> Node:
     """Start a power action; a worker goes on. Raises VerbRefused while something else is under way."""
     with transaction.atomic():
-        row = _locked(reference, version)
-        node, work = node_of(row), WorkRow.objects.select_for_update(no_key=True).get(pk=row.pk)
+        row = locked(reference, version)
+        node, work = node_of(row), work_locked(row.pk)
         flow = power_flow_for(node, action, busy=operation_of(work) is not None)
         _start(row, work, node, flow.name, {})
     return find(node.uuid)
@@ -199,9 +200,9 @@ def hand_over(row: NodeRow) -> None:
     """
     if row.provision_state != ProvisionState.ACTIVE.value:
         return
-    node = node_of(with_all(NodeRow.objects.filter(pk=row.pk)).get())
+    node = node_of(whole(row.pk))
     flavor = catalog.flavor(node.flavor) if node.flavor else None
-    work = WorkRow.objects.select_for_update(no_key=True).get(pk=row.pk)
+    work = work_locked(row.pk)
     if work.operation_id or flavor is None or not layouts.is_switched(node):
         return
     if must_move(layouts.layout_for(node, flavor.layout)):
@@ -215,14 +216,14 @@ def set_boot_label(reference: str, label: str | None, version: int | None = None
     if label is not None:
         names.boot_label(label)
     with transaction.atomic():
-        row = _locked(reference, version)
+        row = locked(reference, version)
         if once:
             row.once_id, row.once_label = (secrets.token_hex(16), label) if label else (None, None)
         else:
             row.label, row.once_id, row.once_label = label, None, None
         row.save()
         if reboot and row.provision_state == ProvisionState.ACTIVE.value:
-            node, work = node_of(row), WorkRow.objects.select_for_update(no_key=True).get(pk=row.pk)
+            node, work = node_of(row), work_locked(row.pk)
             flow = power_flow_for(node, PowerAction.REBOOT, busy=operation_of(work) is not None)
             _start(row, work, node, flow.name, {})
     return find(str(row.uuid))
@@ -285,13 +286,6 @@ def _get(rows: QuerySet[NodeRow], reference: str) -> NodeRow:
     row = rows.filter(same).first()
     if row is None:
         raise NotFound(f"a node must exist with this name or UUID, got {names.shown(reference)}")
-    return row
-
-
-def _locked(reference: str, version: int | None) -> NodeRow:
-    row = _get(NodeRow.objects.select_for_update(no_key=True), reference)
-    if version is not None and version != row.version:
-        raise Stale(f"the node has changed since version {version}, it has {row.version} (node {row.name})")
     return row
 
 

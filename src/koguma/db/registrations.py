@@ -21,7 +21,8 @@ from koguma.db import host_keys, vlan_addresses
 from koguma.db.addresses import ensure_boot_address
 from koguma.db.errors import AlreadyExists, NoFreeAddress, NoNetwork, NotFound
 from koguma.db.models import FlavorRow, NodeRow, PortRow
-from koguma.db.rows import node_of, with_all
+from koguma.db.node_rows import whole
+from koguma.db.rows import node_of
 from koguma.db.sealing import seal, unseal
 from koguma.db.wake import wake
 from koguma.lifecycle.identity import Known, reject_unless_open, which_node
@@ -73,29 +74,31 @@ def add_node(uuid: str, name: str, **columns: object) -> NodeRow:
     with connection.cursor() as cursor:
         cursor.execute(sql, [values])
         node.pk, node.created_at, node.updated_at = cursor.fetchone()
-        cursor.execute(_PLACES, [node.pk, node.pk])
     node._state.adding, node._state.db = False, connection.alias
     return node
 
 
 @lru_cache(maxsize=1)
 def _insert() -> tuple[str, list[Any]]:
-    """A new node's SQL, and the fields of its values, which go as one JSON object: 77 parameters would take the driver
-    longer than the insertion takes PostgreSQL.
+    """A new node's SQL, one statement that needs no transaction; and the fields of its values, which go as one JSON
+    object: 77 parameters would take the driver longer than the insertion takes PostgreSQL.
     """
     fields = [field for field in NodeRow._meta.concrete_fields if not field.primary_key and not field.has_db_default()]
     names = ", ".join(f'"{field.column}"' for field in fields)
-    record = "jsonb_populate_record(NULL::koguma_node, %s::jsonb)"
-    sql = f"INSERT INTO koguma_node ({names}) SELECT {names} FROM {record} RETURNING id, created_at, updated_at"  # noqa: S608
-    return sql, fields
+    return _INSERT.replace("COLUMNS", names), fields
 
 
-_PLACES = """
-WITH work AS (
+_INSERT = """
+WITH node AS (
+    INSERT INTO koguma_node (COLUMNS) SELECT COLUMNS FROM jsonb_populate_record(NULL::koguma_node, %s::jsonb)
+    RETURNING id, created_at, updated_at
+),
+work AS (
     INSERT INTO koguma_work (node_id, woken, flow, step, tries, attempt, data, slot)
-    VALUES (%s, false, '', '', 0, 1, '{}', '')
-)
-INSERT INTO koguma_pulse (node_id) VALUES (%s)
+    SELECT id, false, '', '', 0, 1, '{}', '' FROM node
+),
+pulse AS (INSERT INTO koguma_pulse (node_id) SELECT id FROM node)
+SELECT id, created_at, updated_at FROM node
 """
 
 
@@ -221,7 +224,7 @@ def create_by_hand(values: dict[str, Any]) -> Node:
             for mac, port in zip(macs, values["ports"], strict=True)
         )
         vlan_addresses.settle(NodeRow.objects.filter(pk=node.pk))
-    return node_of(with_all(NodeRow.objects.filter(pk=node.pk)).get())
+    return node_of(whole(node.pk))
 
 
 def _take_turn() -> None:

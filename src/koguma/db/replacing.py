@@ -14,7 +14,8 @@ from django.utils import timezone
 
 from koguma.db import vlan_addresses
 from koguma.db.models import AddressRow, AllocationRow, NodeRow, PortRow, VolumeTargetRow, WorkRow
-from koguma.db.rows import flavor_of, node_columns, node_of, operation_columns, operation_of, with_all
+from koguma.db.node_rows import whole, with_all
+from koguma.db.rows import flavor_of, node_columns, node_of, operation_columns, operation_of
 from koguma.db.wake import wake
 from koguma.lifecycle.errors import NodeBusy, StepFailed, VerbRefused
 from koguma.lifecycle.executor import begin
@@ -140,7 +141,7 @@ def _retire(old: NodeRow, other: NodeRow, operation: str) -> None:
 
 
 def _deploy(node_id: int, work: WorkRow) -> None:
-    row = with_all(NodeRow.objects.filter(pk=node_id)).get()
+    row = whole(node_id)
     node: Node = node_of(row)
     operation, changes = begin(node, FLOWS["deploy"], timezone.now())
     NodeRow.objects.filter(pk=node_id).update(**node_columns({**changes, "goal": None, "last_error": None}))

@@ -19,7 +19,8 @@ from django.utils import timezone
 
 from koguma.db import nodes, vlan_addresses
 from koguma.db.models import BootRow, NodeRow, PowerOnRow, PulseRow
-from koguma.db.rows import boot_columns, boot_of, flavor_of, node_of, with_all
+from koguma.db.node_rows import whole
+from koguma.db.rows import boot_columns, boot_of, flavor_of, node_of
 from koguma.db.snapshots import mode_of
 from koguma.db.wake import wake
 from koguma.lifecycle.boots import Event, expiry_reason, kexec_works, record_of
@@ -145,9 +146,7 @@ def _note_refusal(node: NodeRow, reports: Iterable[Report]) -> None:
     last = _newest(node)
     if last and last.began_at >= max(refused):
         return
-    mode, reason = mode_of(
-        node_of(with_all(NodeRow.objects.filter(pk=node.pk)).get()), flavor_of(node.flavor) if node.flavor else None
-    )
+    mode, reason = mode_of(node_of(whole(node.pk)), flavor_of(node.flavor) if node.flavor else None)
     if mode == "refuse":
         node.status_code, node.status = StatusCode.NOT_BOOTABLE.value, f"turned away: {reason}"
         node.save(update_fields=["status_code", "status"])

@@ -19,7 +19,8 @@ from django.db import connection
 from koguma.db import root_volumes
 from koguma.db.links import handover_of, links_of
 from koguma.db.models import FlavorRow, NetworkRow, NodeRow
-from koguma.db.rows import flavor_of, network_of, node_of, root_disks_of, with_all
+from koguma.db.node_rows import with_all
+from koguma.db.rows import flavor_of, network_of, node_of, root_disks_of
 from koguma.db.sealing import unseal
 from koguma.model import names
 from koguma.model.flavor import Flavor, RootMethod

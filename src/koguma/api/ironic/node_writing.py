@@ -122,7 +122,7 @@ def _with_consequences(columns: Row, row: Row) -> None:
         columns["instance_name"] = str(info["display_name"])[:255]
     if "instance_uuid" in columns and columns["instance_uuid"] is None and row["allocation__id"]:
         AllocationRow.objects.filter(pk=row["allocation__id"]).delete()
-    if key := _flavor_key(columns.get("resource_class") or ""):
+    if (wanted := columns.get("resource_class")) and (key := _flavor_key(wanted)):
         columns["flavor_id"] = key
     if "maintenance" in columns:
         wake(row["id"])

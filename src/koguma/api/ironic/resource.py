@@ -134,18 +134,14 @@ class Resource:
     def edited(self, request: Request, reference: str, edit: Callable[[Row], Row]) -> int:
         """Change the fields that `edit` gives for those that are there; the row's key. Raises Refused."""
         with transaction.atomic():
-            rows = self._find(reference).select_for_update(of=("self",), no_key=True)
-            row = documents.one(
-                rows,
-                ["id", "uuid", *self._patched_columns(), *self.guard_columns, *self.extra_columns],
-                self._what(reference),
-            )
+            columns = ("id", "uuid", *self._patched_columns(), *self.guard_columns, *self.extra_columns)
+            row = documents.by_key(self.model, columns, *self._key(reference), self._what(reference), lock=True)
             self.guard(row, "change")
             values = {name: self._check(name, value) for name, value in edit(self.present(row)).items()}
-            columns = self._renamed(self.store(values, row, request))
-            if columns:
-                columns = columns if self.trigger_tells_time else documents.touch(columns)
-                documents.change(self.model._default_manager.filter(pk=row["id"]), columns, self.title)
+            changes = self._renamed(self.store(values, row, request))
+            if changes:
+                changes = changes if self.trigger_tells_time else documents.touch(changes)
+                documents.change(self.model._default_manager.filter(pk=row["id"]), changes, self.title)
         return int(row["id"])
 
     def deleted(self, request: Request, reference: str) -> Response:
