@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
+import zstandard
+
 from koguma.images.files import write_all
 
 MAGIC = b"KOGUSTAT"
-VERSION = 1
+VERSION = 2
 RECENT_NS = 100_000_000
 """Files changed this shortly before the walk are not trusted: a later change could bear the same ctime."""
 
@@ -57,16 +59,17 @@ class StatCache:
         cache = cls(folder / key.hex()[:32], key)
         try:
             cache.directories = _decode(cache._path.read_bytes(), key)
-        except (OSError, ValueError, struct.error):
+        except (OSError, ValueError, struct.error, zstandard.ZstdError):
             cache.directories = {}
         return cache
 
     def save(self, directories: dict[bytes, CachedDirectory]) -> None:
         """Replace the cache. Not synced: after a power failure a damaged cache is ignored."""
-        body = [_HEADER.pack(MAGIC, VERSION, self._key)]
+        body: list[bytes] = []
         for path, item in directories.items():
             body += (_RECORD.pack(len(path), len(item.signature), item.tree), path, item.signature)
-        data = b"".join(body)
+        packed = zstandard.ZstdCompressor(level=1).compress(b"".join(body))
+        data = _HEADER.pack(MAGIC, VERSION, self._key) + packed
         temporary = self._path.with_name(f".{self._path.name}.{os.getpid()}.tmp")
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
@@ -81,7 +84,7 @@ def cached_trees(path: Path) -> set[bytes]:
     try:
         data = path.read_bytes()
         return {item.tree for item in _decode(data, data[_HEADER.size - 32 : _HEADER.size]).values()}
-    except (OSError, ValueError, struct.error):
+    except (OSError, ValueError, struct.error, zstandard.ZstdError):
         return set()
 
 
@@ -91,8 +94,9 @@ def _decode(data: bytes, key: bytes) -> dict[bytes, CachedDirectory]:
     magic, version, found = _HEADER.unpack_from(data)
     if (magic, version, found) != (MAGIC, VERSION, key):
         raise ValueError("the cache is another one")
+    data = zstandard.ZstdDecompressor().decompress(memoryview(data)[_HEADER.size : -32])
     directories: dict[bytes, CachedDirectory] = {}
-    at, end = _HEADER.size, len(data) - 32
+    at, end = 0, len(data)
     while at < end:
         path_bytes, signature_bytes, tree = _RECORD.unpack_from(data, at)
         at += _RECORD.size

@@ -70,6 +70,7 @@ def answer(said: Sequence[str]) -> bool:
     words, options = understood
     run: Any = getattr(import_module(f"koguma.cli.image.{command.module}"), rest[0])
     run(Repository.open(Path(repository)), *words, **options)
+    gc.freeze()  # the program ends: Python need not look through all of that for garbage once more
     return True
 
 
