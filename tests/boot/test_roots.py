@@ -28,6 +28,7 @@ KERNEL_ARGS = "console=ttyS0,115200"
 DISK_GIB = 4
 DISKS = ("--disk", str(DISK_GIB), "--disks", "2")
 WAIT_S = 1500
+DEGRADED = ("MIRROR_DEGRADED", {"disks": 2, "working": 1})
 
 
 class RootsSite(Site):
@@ -204,6 +205,9 @@ def test_node_on_mirrored_disks_outlives_the_one_that_it_boots_from(site: RootsS
     site.wait_for("it is up with the other disk", lambda: site.has_rebooted(machine), WAIT_S)
     assert site.on(machine, "cat /root/kept").strip() == "kept"
     assert "[2/1]" in site.on(machine, "cat /proc/mdstat")
+    site.wait_for(
+        "the node says so", lambda: (site.node(name)["status_code"], site.node(name)["mirror"]) == DEGRADED, WAIT_S
+    )
 
 
 def test_file_written_to_a_volume_survives_a_power_cut_and_appears_on_the_replacement(site: RootsSite) -> None:

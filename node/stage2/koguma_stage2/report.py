@@ -3,8 +3,8 @@
 1. Wait until multi-user.target is reached. A machine whose rendering has failed says nothing.
 2. Tell `userspace succeeded` and `installed`, again and again until the boot service has taken them.
 3. A machine with a hand-over leaves for the networks of its use (`handover`), and this ends.
-4. Every HEARTBEAT_S, tell the memory figures. When the answer names another members revision: fetch the members,
-   write /etc/hosts and the templates, run the reload commands of those that changed.
+4. Every HEARTBEAT_S, tell the memory figures, and how the root's mirror is. When the answer names another members
+   revision: fetch the members, write /etc/hosts and the templates, run the reload commands of those that changed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from koguma_node.console import say, uptime_s
 from koguma_node.errors import NodeError
 from koguma_node.service import Service
 
-from koguma_stage2 import files, handover, identity, memory, places, templates
+from koguma_stage2 import files, handover, identity, memory, mirror, places, templates
 from koguma_stage2.detail import check_members, load_detail
 
 HEARTBEAT_S = 30.0
@@ -97,7 +97,9 @@ def _deliver_installed(service: Service) -> bool:
 
 
 def _body(root: Path) -> dict[str, Any]:
-    return {"uptime_s": uptime_s(), "memory": memory.figures(root)}
+    body = {"uptime_s": uptime_s(), "memory": memory.figures(root)}
+    mirrored = mirror.figures(root)
+    return {**body, "mirror": mirrored} if mirrored else body
 
 
 def _wait_for(path: Path, timeout_s: float) -> bool:

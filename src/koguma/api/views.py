@@ -57,6 +57,7 @@ def node_json(node: Node, flavor: Flavor | None) -> dict[str, Any]:
         "variables": node.variables,
         "ssh_host_public_keys": [node.ssh_host_public_key] if node.ssh_host_public_key else [],
         "memory": node.memory,
+        "mirror": node.mirror,
         "last_seen": _time(node.last_seen),
         "registered_at": _time(node.registered_at),
         "created_at": _time(node.created_at),

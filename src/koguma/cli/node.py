@@ -92,6 +92,8 @@ def show(name: Name, api: ApiOption = None, as_json: JsonOption = False) -> None
     pairs.append(("memory", _gib(hardware.get("memory_bytes"))))
     if memory := node["memory"]:
         pairs.append(("memory available", _gib(memory.get("available_bytes"))))
+    if mirror := node["mirror"]:
+        pairs.append(("mirror of the root", f"{mirror['working']} of {mirror['disks']} disks work"))
     pairs.extend((f"disk {disk['name']}", _gib(disk["size_bytes"])) for disk in hardware.get("disks", []))
     for port in node["ports"]:
         lldp = port["lldp"] or {}

@@ -198,6 +198,7 @@ class PulseRow(models.Model):
     node = models.OneToOneField(NodeRow, models.CASCADE, primary_key=True, related_name="pulse")
     last_seen = models.DateTimeField(null=True)
     memory = models.JSONField(null=True)
+    mirror = models.JSONField(null=True)  # how many "disks" it is made for, how many are "working"
 
     class Meta:
         db_table = "koguma_pulse"

@@ -115,17 +115,18 @@ def _apply_to_node(uuid: str, reports: list[Report], accepted: list[str], refuse
         if node is None:
             refused.update((report.id, f"a report must be about a known node, {uuid} is not") for report in reports)
             return
-        _note_pulse(node, reports)
+        pulse = _note_pulse(node, reports)
         for report in reports:
             if report.kind == "once" and node.once_id and node.once_id == report.body.get("id"):
                 node.once_id = node.once_label = None
                 node.save(update_fields=["once_id", "once_label"])
         _store_events(node, [report for report in reports if report.kind in ("script", "phase", "installed")])
         _note_refusal(node, reports)
+        _note_mirror(node, pulse)
     accepted.extend(report.id for report in reports)
 
 
-def _note_pulse(node: NodeRow, reports: Iterable[Report]) -> None:
+def _note_pulse(node: NodeRow, reports: Iterable[Report]) -> PulseRow:
     pulse = PulseRow.objects.filter(node=node).first() or PulseRow(node=node)
     changed = False
     for report in sorted(reports, key=lambda report: report.at):
@@ -134,8 +135,10 @@ def _note_pulse(node: NodeRow, reports: Iterable[Report]) -> None:
             changed = True
             if report.kind in ("heartbeat", "installed") and isinstance(report.body.get("memory"), dict):
                 pulse.memory = report.body["memory"]
+                pulse.mirror = report.body.get("mirror")
     if changed:
         pulse.save()
+    return pulse
 
 
 def _note_refusal(node: NodeRow, reports: Iterable[Report]) -> None:
@@ -150,6 +153,26 @@ def _note_refusal(node: NodeRow, reports: Iterable[Report]) -> None:
     if mode == "refuse":
         node.status_code, node.status = StatusCode.NOT_BOOTABLE.value, f"turned away: {reason}"
         node.save(update_fields=["status_code", "status"])
+
+
+def _note_mirror(node: NodeRow, pulse: PulseRow) -> None:
+    """An active node that runs says when a disk of its root's mirror is missing, and no more when it is back."""
+    mirror = pulse.mirror or {"disks": 0, "working": 0}
+    degraded, code = mirror["working"] < mirror["disks"], StatusCode(node.status_code)
+    if node.provision_state != ProvisionState.ACTIVE.value or code not in _AT_REST:
+        return
+    if degraded:
+        said = (StatusCode.MIRROR_DEGRADED, f"{mirror['working']} of {mirror['disks']} disks of the root's mirror work")
+    elif code is StatusCode.MIRROR_DEGRADED:
+        said = (StatusCode.RUNNING, "")
+    else:
+        return
+    if said != (code, node.status):
+        node.status_code, node.status = said[0].value, said[1]
+        node.save(update_fields=["status_code", "status"])
+
+
+_AT_REST = frozenset({StatusCode.RUNNING, StatusCode.READY, StatusCode.MIRROR_DEGRADED})
 
 
 def _store_events(node: NodeRow, reports: Iterable[Report]) -> None:

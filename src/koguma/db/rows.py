@@ -57,6 +57,7 @@ def node_of(row: NodeRow) -> Node:
         ssh_host_public_key=row.ssh_host_public_key,
         installed=_installed_of(row),
         memory=pulse.memory if pulse else None,
+        mirror=pulse.mirror if pulse else None,
         last_seen=pulse.last_seen if pulse else None,
         registered_at=row.registered_at,
         created_at=row.created_at,

@@ -109,6 +109,8 @@ class Node:
     ssh_host_public_key: str = ""
     installed: Installed | None = None
     memory: dict[str, Any] | None = None
+    mirror: dict[str, int] | None = None
+    """Of a root on a mirror: how many `disks` it is made for, and how many are `working`."""
     last_seen: datetime | None = None
     registered_at: datetime | None = None
     """When the machine last told about itself; it powers itself off soon after."""

@@ -90,6 +90,7 @@ class StatusCode(StrEnum):
     READY = "READY"  # at rest where it should be
     RUNNING = "RUNNING"  # active, and its last boot succeeded
     BOOTING = "BOOTING"  # active, and a boot is under way
+    MIRROR_DEGRADED = "MIRROR_DEGRADED"  # active and running, but a disk of its root's mirror is missing
     BOOT_FAILED = "BOOT_FAILED"  # active, but its last boot did not reach installed
     WORKING = "WORKING"  # a step is running
     WAITING_FOR_BMC = "WAITING_FOR_BMC"  # the BMC did not answer; the step is tried again

@@ -418,3 +418,24 @@ async def _until(condition: Any, timeout_s: float = 5.0) -> None:
     async with asyncio.timeout(timeout_s):
         while not condition():
             await asyncio.sleep(0.005)
+
+
+async def test_heartbeat_of_a_mirrored_root_counts_its_disks(machine: Machine, journal: Journal) -> None:
+    await machine.script()
+    said = {"uptime_s": 9.0, "memory": {}, "mirror": {"disks": 2, "working": 1, "more": "words"}}
+    assert (await machine.post("heartbeat", said)).status_code == 200
+    assert journal.pending(100)[-1].body["mirror"] == {"disks": 2, "working": 1}
+
+
+@pytest.mark.parametrize(
+    "mirror",
+    [None, [], "2", {}, {"disks": 2}, {"disks": 2, "working": 3}, {"disks": 2, "working": -1},
+     {"disks": 1 << 70, "working": 1}, {"disks": True, "working": True}, {"disks": 2.0, "working": 1}],
+)  # fmt: skip
+async def test_mirror_of_another_form_is_refused(machine: Machine, journal: Journal, mirror: Any) -> None:
+    await machine.script()
+    before = journal.pending(100)
+    answer = await machine.post("heartbeat", {"uptime_s": 9.0, "memory": {}, "mirror": mirror})
+    assert answer.status_code == 400
+    assert "mirror must have disks, at most 64, and how many are working" in answer.text
+    assert journal.pending(100) == before

@@ -227,3 +227,38 @@ def test_zero_bytes_in_what_a_machine_says_are_harmless() -> None:
     document = factories.report(1, uuid4().hex, "phase", phase="root", state="failed", reason="a\x00b")
     assert reports.apply([document])[0] == [document["id"]]
     assert nodes.boots("node-1")[0].reason == "root: a b"
+
+
+def test_a_node_says_that_a_disk_of_its_mirror_is_missing_until_it_is_back() -> None:
+    active_node()
+    reports.apply(whole())
+
+    def beat(at_s: float, **mirror: int) -> tuple[StatusCode, str, dict[str, int] | None]:
+        said = {"mirror": mirror} if mirror else {}
+        reports.apply([factories.report(1, BOOT, "heartbeat", at(at_s), memory={"available_bytes": 7}, **said)])
+        node = nodes.find("node-1")
+        return node.status_code, node.status, node.mirror
+
+    whole_mirror, degraded = {"disks": 2, "working": 2}, {"disks": 2, "working": 1}
+    missing = (StatusCode.MIRROR_DEGRADED, "1 of 2 disks of the root's mirror work")
+    assert beat(30, **whole_mirror) == (StatusCode.RUNNING, "", whole_mirror)
+    assert beat(60, **degraded) == (*missing, degraded)
+    version = nodes.find("node-1").version
+    assert beat(90, **degraded) == (*missing, degraded)
+    assert nodes.find("node-1").version == version  # nothing new is no change
+    assert beat(70, **whole_mirror) == (*missing, degraded)  # it came late
+    assert beat(120, **whole_mirror) == (StatusCode.RUNNING, "", whole_mirror)
+    beat(150, **degraded)
+    assert beat(180) == (StatusCode.RUNNING, "", None)  # another root
+
+
+def test_a_missing_disk_does_not_hide_why_a_node_waits_or_failed() -> None:
+    active_node()
+    reports.apply(
+        [*whole()[:4], factories.report(1, BOOT, "phase", at(8), phase="verify", state="failed", reason="bad")]
+    )
+    reports.apply([factories.report(1, BOOT, "heartbeat", at(9), memory={}, mirror={"disks": 2, "working": 1})])
+    assert nodes.find("node-1").status_code is StatusCode.BOOT_FAILED
+    NodeRow.objects.update(provision_state="deploying", status_code="WORKING")
+    reports.apply([factories.report(1, BOOT, "heartbeat", at(10), memory={}, mirror={"disks": 2, "working": 1})])
+    assert nodes.find("node-1").status_code is StatusCode.WORKING
