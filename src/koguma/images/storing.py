@@ -18,7 +18,7 @@ Done = Callable[[bytes, int], None]
 _BATCH_FILES = 64
 _BATCH_BYTES = 2 * 1024 * 1024
 _READ_BYTES = 1024 * 1024
-_WHOLE_BYTES_MAX = 160 * 1024 * 1024
+_WHOLE_BYTES_MAX = 112 * 1024 * 1024
 """What all threads or processes together may hold of files and what they compress to."""
 _STREAM_MIN_BYTES = max(8 * 1024 * 1024, _WHOLE_BYTES_MAX // (2 * max(2, os.cpu_count() or 1)))
 """Larger files are read and compressed in pieces, which takes longer and stores a little more."""

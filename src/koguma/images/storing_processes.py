@@ -24,6 +24,8 @@ from koguma.images.storing import Batch, Done, store_files
 
 _IN_FLIGHT_MAX = 16
 """Batches that a process has been sent: their results fit the pipe, so it never waits for its parent to read."""
+_AHEAD_BYTES = 6 * 1024 * 1024
+"""What it has been sent is enough to do while the parent looks at files; what waits for that can go to another one."""
 _COUNT_MAX = 16
 _SYNC = "sync"
 """Sent when there is nothing more to store: disks are waited for while the parent makes its directories."""
@@ -48,6 +50,8 @@ class StoringProcesses:
         self._progress = progress
         self._helpers: list[_Helper] = []
         self._by_size: dict[int, _Helper] = {}
+        self._shared: set[int] = set()
+        """The sizes of more than one file."""
         for _ in range(_count()):
             self._helpers.append(_Helper(writer, [helper.connection for helper in self._helpers]))
         writer.accompany(self)
@@ -56,6 +60,8 @@ class StoringProcesses:
         helper = self._by_size.get(size)
         if helper is None:
             helper = self._by_size[size] = min(self._helpers, key=lambda helper: helper.backlog)
+        else:
+            self._shared.add(size)
         if helper.add(path, size, done):
             self._exchange()
 
@@ -63,10 +69,12 @@ class StoringProcesses:
         """Until everything is stored; the first error of any process is raised here."""
         for helper in self._helpers:
             helper.close_batch()
+            helper.put_off(self._may_move)
         self._exchange()
         while busy := [helper.connection for helper in self._helpers if helper.sent]:
             wait(busy)
             self._exchange()
+            self._balance()
         for helper in self._helpers:
             helper.send(_SYNC)
 
@@ -89,6 +97,19 @@ class StoringProcesses:
                 helper.process.join()
         self._helpers = []
 
+    def _balance(self) -> None:
+        """Give who is done something of who has most to do: how long contents take is known afterwards only."""
+        idle = [helper for helper in self._helpers if helper.is_idle()]
+        for helper in idle:
+            busiest = sorted(self._helpers, key=lambda helper: -helper.backlog)
+            if batch := next(filter(None, (giver.give(self._may_move) for giver in busiest)), None):
+                helper.take(*batch)
+                helper.send_batches()
+
+    def _may_move(self, batch: Batch) -> bool:
+        """Now that all files are known: whether no file elsewhere can be equal to one of these."""
+        return all(size not in self._shared for _, size in batch.work)
+
     def _exchange(self) -> None:
         """Collect what is done and send what there is room for, without waiting."""
         for helper in self._helpers:
@@ -110,6 +131,8 @@ class _Helper:
         self.backlog = 0
         """What it has yet to do, in bytes."""
         self.sent: deque[tuple[Batch, int]] = deque()
+        self._ahead = 0
+        """What it has been sent of that."""
         self._batch, self._cost = Batch(), 0
         self._waiting: deque[tuple[Batch, int]] = deque()
 
@@ -128,16 +151,38 @@ class _Helper:
             self._waiting.append((self._batch, self._cost))
             self._batch, self._cost = Batch(), 0
 
+    def put_off(self, may_move: Callable[[Batch], bool]) -> None:
+        """Batches that another process may do come last."""
+        self._waiting = deque(sorted(self._waiting, key=lambda item: may_move(item[0])))
+
+    def is_idle(self) -> bool:
+        """Whether it has at most the batch that it is doing."""
+        return not self._waiting and len(self.sent) <= 1
+
+    def give(self, may_move: Callable[[Batch], bool]) -> tuple[Batch, int] | None:
+        """The last batch that waits, if another process may do it."""
+        if not self._waiting or not may_move(self._waiting[-1][0]):
+            return None
+        batch, cost = self._waiting.pop()
+        self.backlog -= cost
+        return batch, cost
+
+    def take(self, batch: Batch, cost: int) -> None:
+        self.backlog += cost
+        self._waiting.append((batch, cost))
+
     def send_batches(self) -> None:
-        while self._waiting and len(self.sent) < _IN_FLIGHT_MAX:
+        while self._waiting and (not self.sent or (self._ahead < _AHEAD_BYTES and len(self.sent) < _IN_FLIGHT_MAX)):
             batch, cost = self._waiting.popleft()
             self.send(batch.work)
             self.sent.append((batch, cost))
+            self._ahead += cost
 
     def collect(self) -> int:
         results = self.receive()
         batch, cost = self.sent.popleft()
         self.backlog -= cost
+        self._ahead -= cost
         return batch.tell(results)
 
     def send(self, message: object) -> None:

@@ -6,16 +6,17 @@ import multiprocessing
 import os
 import random
 import signal
+import time
 from collections import Counter
 from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
-from koguma.images import hashing, storing_processes
+from koguma.images import hashing, storing, storing_processes
 from koguma.images.errors import StorageError, TreeError
 from koguma.images.hashing import FileHasher
-from koguma.images.objects import ObjectStore
+from koguma.images.objects import ObjectStore, ObjectWriter
 from koguma.images.packfiles import TEMPORARY_PREFIX
 
 FILES = 300
@@ -45,6 +46,25 @@ def tree(tmp_path: Path) -> list[tuple[bytes, int, bytes]]:
     found = []
     for number, content in enumerate(contents):
         path = tmp_path / f"file{number}"
+        path.write_bytes(content)
+        found.append((os.fsencode(path), len(content), sha256(content).digest()))
+    return found
+
+
+@pytest.fixture
+def slow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[bytes, int, bytes]]:
+    """Files each of a size of its own, every other one of which, and so all of one process, takes long."""
+    store_files = storing_processes.store_files
+
+    def slowly(writer: ObjectWriter, work: list[tuple[bytes, int]]) -> list[tuple[bytes, int]]:
+        time.sleep(0.05 if any(path.endswith(b"slow") for path, _ in work) else 0)
+        return store_files(writer, work)
+
+    monkeypatch.setattr(storing_processes, "store_files", slowly)
+    found = []
+    for number in range(40):
+        content = bytes([number]) * (storing._BATCH_BYTES + number)
+        path = tmp_path / f"file{number}-{'quick' if number % 2 else 'slow'}"
         path.write_bytes(content)
         found.append((os.fsencode(path), len(content), sha256(content).digest()))
     return found
@@ -85,6 +105,26 @@ def test_what_is_stored_already_is_not_stored_again(store: ObjectStore, tree: li
             store_all(hasher, tree)
     assert writer.objects == 0
     assert len(store.packs()) == 2
+
+
+def test_who_is_done_takes_over_from_who_is_slow(store: ObjectStore, slow: list[tuple[bytes, int, bytes]]) -> None:
+    with store.writing() as writer, FileHasher(writer) as hasher:
+        told = store_all(hasher, slow)
+    assert told == {path: (digest, size) for path, size, digest in slow}
+    counts = sorted(len(pack) for pack in store.packs())
+    assert sum(counts) == len(slow)
+    assert counts[0] < len(slow) // 3
+
+
+def test_what_may_be_equal_stays_with_the_process_that_has_the_other(
+    store: ObjectStore, slow: list[tuple[bytes, int, bytes]]
+) -> None:
+    """Twins of all files come at the end: none is stored a second time."""
+    with store.writing() as writer, FileHasher(writer) as hasher:
+        store_all(hasher, [*slow, *slow])
+    ids = Counter(found for pack in store.packs() for found in pack.ids())
+    assert set(ids.values()) == {1}
+    assert sorted(len(pack) for pack in store.packs()) == [len(slow) // 2] * 2
 
 
 def test_an_error_of_a_process_is_raised_and_nothing_is_left(
