@@ -198,10 +198,17 @@ def _whole(read: Read, entry: Entry, path: bytes, change: str, wanted: PathSpec 
             yield FileChange(below, change, KIND_NAMES[item.kind], (), 0, item.size, None, item)
 
 
+_ATTRIBUTES = slice(Entry._fields.index("mode"), Entry._fields.index("size"))
+_REST = slice(Entry._fields.index("digest") + 1, None)
+"""Of an entry: all but its kind and content."""
+
+
 def changed_aspects(old: Entry, new: Entry) -> tuple[str, ...]:
     """In what two entries of one path differ; a directory's content is told by what is in it."""
     if old.kind != new.kind:
         return ("type",)
+    if old[_ATTRIBUTES] == new[_ATTRIBUTES] and old[_REST] == new[_REST]:
+        return ("content",) if old.kind == FILE and old.digest != new.digest else ()
     return tuple(
         aspect
         for aspect, differ in (

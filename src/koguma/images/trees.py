@@ -171,10 +171,10 @@ def _records(data: bytes) -> dict[bytes, None]:
     if magic != TREE_MAGIC:
         raise ValueError(f"it starts with {magic!r}")
     found: dict[bytes, None] = {}
-    at = _HEADER.size
+    at, fixed_bytes, fixed, body_bytes = _HEADER.size, _FIXED.size, _FIXED.unpack_from, _BODY_BYTES
     for _ in range(count):
-        kind, flags, _, _, _, length = _FIXED.unpack_from(data, at)
-        end = at + _FIXED.size + length + _BODY_BYTES[kind]
+        kind, flags, _, _, _, length = fixed(data, at)
+        end = at + fixed_bytes + length + body_bytes[kind]
         if kind == SYMLINK:
             end += struct.unpack_from("<H", data, end - 2)[0]
         if flags:
