@@ -65,7 +65,9 @@ class RootsSite(Site):
         httpx.patch(f"{self.url}/v1/nodes/{name}", json=patch, headers=headers, trust_env=False).raise_for_status()
 
     def is_spare(self, name: str, flavor: str) -> None:
-        if self.node(name)["provision_state"] in ("active", "deploy failed"):
+        at_rest = ("active", "available", "deploy failed")
+        self.wait_for(f"{name} is at rest", lambda: self.node(name)["provision_state"] in at_rest, WAIT_S)
+        if self.node(name)["provision_state"] != "available":
             self.koguma("node", "undeploy", name)
             self.wait_for(f"{name} is on its way", lambda: "fail" not in self.node(name)["provision_state"], 60)
         self.state_of(name, "available")
