@@ -28,6 +28,7 @@ from tests.openstack.released import environment, pip, server, version
 
 NAME = "openstacksdk"
 MODULE = r".+\.test_\w+\.(?=Test)"
+"""Of a test's id, by which stestr keeps tests together."""
 PACKAGES = (NAME, "stestr", "fixtures", "testtools", "oslotest", "requests-mock", "ddt", "jsonschema")
 
 CLOUD = """

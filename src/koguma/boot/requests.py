@@ -13,11 +13,13 @@ from typing import Any
 from starlette.requests import Request
 
 from koguma.boot.errors import MalformedRequest, TooLarge
+from koguma.model.errors import InvalidValue
+from koguma.model.mirror import mirror
 
 REGISTER_SIZE_MAX_BYTES = 256 * 1024
 REPORT_SIZE_MAX_BYTES = 16 * 1024
 REASON_LENGTH_MAX = 2000
-_MIRROR_DISKS_MAX = 64
+
 
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _MAC = re.compile(r"([0-9a-f]{2}:){5}[0-9a-f]{2}")
@@ -86,22 +88,15 @@ def installed_of(document: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(memory, dict) or not all(_is_size(value) for value in memory.values()) or len(memory) > 16:
         raise MalformedRequest(f"memory must be an object of sizes in bytes, got {_shown(memory)}")
     body = {"uptime_s": _uptime_of(document), "memory": {str(key)[:32]: value for key, value in memory.items()}}
-    return {**body, "mirror": _mirror_of(document["mirror"])} if "mirror" in document else body
+    try:
+        return {**body, "mirror": mirror(document["mirror"])} if "mirror" in document else body
+    except InvalidValue as error:
+        raise MalformedRequest(str(error)) from None
 
 
 def printable(text: str) -> str:
     """The text with everything that could steer a terminal or a log replaced by spaces."""
     return "".join(char if char.isprintable() else " " for char in text)
-
-
-def _mirror_of(mirror: object) -> dict[str, int]:
-    counts = [mirror.get(key) for key in ("disks", "working")] if isinstance(mirror, dict) else []
-    match counts:
-        case [int(disks), int(working)] if 0 <= working <= disks <= _MIRROR_DISKS_MAX and bool not in map(type, counts):
-            return {"disks": disks, "working": working}
-    raise MalformedRequest(
-        f"mirror must have disks, at most {_MIRROR_DISKS_MAX}, and how many are working, got {_shown(mirror)}"
-    )
 
 
 def _uptime_of(document: dict[str, Any]) -> float | None:

@@ -14,7 +14,7 @@ from django.utils import timezone
 
 from koguma.db import vlan_addresses
 from koguma.db.models import AddressRow, AllocationRow, NodeRow, PortRow, VolumeTargetRow, WorkRow
-from koguma.db.node_rows import whole, with_all
+from koguma.db.node_rows import whole, with_all, work_locked
 from koguma.db.rows import flavor_of, node_columns, node_of, operation_columns, operation_of
 from koguma.db.wake import wake
 from koguma.lifecycle.errors import NodeBusy, StepFailed, VerbRefused
@@ -36,7 +36,7 @@ the transaction was committed."""
 
 def request(row: NodeRow, named: NodeRow | None) -> dict[str, Any]:
     """Check the wish; what the flow is started with. Call it with the row locked. Raises VerbRefused."""
-    node, work = node_of(row), WorkRow.objects.select_for_update(no_key=True).get(pk=row.pk)
+    node, work = node_of(row), work_locked(row.pk)
     if operation_of(work) is not None and node.provision_state not in INTERRUPTIBLE:
         raise NodeBusy(f"a node does one thing at a time, {node.status or node.status_code.value} (node {node.name})")
     require_replaceable(node, flavor_of(row.flavor) if row.flavor else None)
@@ -63,7 +63,7 @@ def hand_over(node_id: int, named: str | None, operation: str) -> None:
             ).order_by("pk")
         }
         old, other = rows[node_id], rows[other_id]
-        work = WorkRow.objects.select_for_update(no_key=True).get(pk=other_id)
+        work = work_locked(other_id)
         if (reason := reason_not_a_replacement(node_of(other), node_of(old))) or work.operation_id:
             raise StepFailed(StatusCode.STEP_FAILED, reason or f"{other.name} is busy with something else")
         _swap_addresses(old, other)

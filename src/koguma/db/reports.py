@@ -27,6 +27,7 @@ from koguma.lifecycle.boots import Event, expiry_reason, kexec_works, record_of
 from koguma.model import names
 from koguma.model.boot_record import BootRecord, Outcome
 from koguma.model.errors import InvalidValue
+from koguma.model.mirror import mirror
 from koguma.model.states import PowerState, ProvisionState, StatusCode
 
 log = logging.getLogger(__name__)
@@ -61,6 +62,8 @@ class Report:
         self.body: dict[str, Any] = _clean(body)
         if self.kind == "phase":
             _check_phase(self.body)
+        if "mirror" in self.body:
+            mirror(self.body["mirror"])
 
     def event(self) -> Event:
         return Event(self.id, self.at, self.kind, self.body)
@@ -157,12 +160,12 @@ def _note_refusal(node: NodeRow, reports: Iterable[Report]) -> None:
 
 def _note_mirror(node: NodeRow, pulse: PulseRow) -> None:
     """An active node that runs says when a disk of its root's mirror is missing, and no more when it is back."""
-    mirror = pulse.mirror or {"disks": 0, "working": 0}
-    degraded, code = mirror["working"] < mirror["disks"], StatusCode(node.status_code)
+    found = pulse.mirror or {"disks": 0, "working": 0}
+    degraded, code = found["working"] < found["disks"], StatusCode(node.status_code)
     if node.provision_state != ProvisionState.ACTIVE.value or code not in _AT_REST:
         return
     if degraded:
-        said = (StatusCode.MIRROR_DEGRADED, f"{mirror['working']} of {mirror['disks']} disks of the root's mirror work")
+        said = (StatusCode.MIRROR_DEGRADED, f"{found['working']} of {found['disks']} disks of the root's mirror work")
     elif code is StatusCode.MIRROR_DEGRADED:
         said = (StatusCode.RUNNING, "")
     else:

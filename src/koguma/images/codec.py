@@ -15,8 +15,6 @@ import zstandard
 from koguma.images.errors import CorruptError
 from koguma.images.packs import RAW, ZSTD, Stored, record_header
 
-ZSTD_LEVEL = 3
-"""What of time and size objects are compressed for; see `_compressor`."""
 COMPRESS_MIN_BYTES = 64
 """Shorter objects gain nothing: a zstd frame costs some ten bytes."""
 

@@ -403,23 +403,6 @@ async def test_registration_for_another_uuid_is_refused(stranger: Machine, serve
     assert server.registrations == []
 
 
-@contextlib.asynccontextmanager
-async def _running(job: Any) -> Any:
-    task = asyncio.create_task(job)
-    try:
-        yield
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
-
-
-async def _until(condition: Any, timeout_s: float = 5.0) -> None:
-    async with asyncio.timeout(timeout_s):
-        while not condition():
-            await asyncio.sleep(0.005)
-
-
 async def test_heartbeat_of_a_mirrored_root_counts_its_disks(machine: Machine, journal: Journal) -> None:
     await machine.script()
     said = {"uptime_s": 9.0, "memory": {}, "mirror": {"disks": 2, "working": 1, "more": "words"}}
@@ -439,3 +422,20 @@ async def test_mirror_of_another_form_is_refused(machine: Machine, journal: Jour
     assert answer.status_code == 400
     assert "mirror must have disks, at most 64, and how many are working" in answer.text
     assert journal.pending(100) == before
+
+
+@contextlib.asynccontextmanager
+async def _running(job: Any) -> Any:
+    task = asyncio.create_task(job)
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+async def _until(condition: Any, timeout_s: float = 5.0) -> None:
+    async with asyncio.timeout(timeout_s):
+        while not condition():
+            await asyncio.sleep(0.005)

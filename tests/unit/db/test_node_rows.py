@@ -50,6 +50,7 @@ def test_a_node_without_a_flavor_has_none(nodes: list[NodeRow]) -> None:
 
 @pytest.mark.parametrize("reference", ["uuid", "name"])
 def test_who_locks_a_node_sees_what_the_one_before_wrote(nodes: list[NodeRow], reference: str) -> None:
+    """Four count up at once, and none is lost."""
 
     def count_up(_: int) -> None:
         with transaction.atomic():

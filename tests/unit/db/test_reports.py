@@ -262,3 +262,12 @@ def test_a_missing_disk_does_not_hide_why_a_node_waits_or_failed() -> None:
     NodeRow.objects.update(provision_state="deploying", status_code="WORKING")
     reports.apply([factories.report(1, BOOT, "heartbeat", at(10), memory={}, mirror={"disks": 2, "working": 1})])
     assert nodes.find("node-1").status_code is StatusCode.WORKING
+
+
+def test_a_mirror_of_another_form_is_refused_alone_and_the_others_are_taken() -> None:
+    active_node()
+    bad = factories.report(1, BOOT, "heartbeat", at(1), memory={}, mirror={"disks": "2"})
+    good = factories.report(1, BOOT, "heartbeat", at(2), memory={}, mirror={"disks": 2, "working": 2})
+    accepted, refused = reports.apply([bad, good])
+    assert accepted == [good["id"]]
+    assert "mirror must have disks" in refused[bad["id"]]

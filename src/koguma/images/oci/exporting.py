@@ -22,7 +22,6 @@ from typing import IO, Any, Protocol, cast
 
 import zstandard
 
-from koguma.images.codec import ZSTD_LEVEL
 from koguma.images.commits import Commit
 from koguma.images.errors import ImageError
 from koguma.images.files import remove_tree, storage_errors, sync_directory, sync_file, written_whole
@@ -37,6 +36,7 @@ OCI, OCI_ARCHIVE = "oci", "oci-archive"
 COMPRESSIONS = {"zstd": "+zstd", "gzip": "+gzip", "none": ""}
 """How a layer is compressed -> what its media type ends with."""
 _GZIP_LEVEL = 6
+_ZSTD_LEVEL = 3
 _PIECE_BYTES = 1024 * 1024
 _REVISION = "org.opencontainers.image.revision"
 
@@ -130,7 +130,7 @@ def _compressor(file: IO[bytes], compression: str) -> Iterator[IO[bytes]]:
     elif compression == "zstd":
         # One worker and two give the same frames; none would give others, so there is always at least one.
         parameters = zstandard.ZstdCompressionParameters.from_level(
-            ZSTD_LEVEL, threads=max(1, os.cpu_count() or 1), write_checksum=True
+            _ZSTD_LEVEL, threads=max(1, os.cpu_count() or 1), write_checksum=True
         )
         with zstandard.ZstdCompressor(compression_params=parameters).stream_writer(file, closefd=False) as stream:
             yield cast("IO[bytes]", stream)
