@@ -78,7 +78,8 @@ image=$1 apt=$2 how=$3; shift 3
 mount -t tmpfs -o mode=0700 koguma mnt
 mkdir mnt/image mnt/root
 eval "mount $image mnt/image"
-case $image in *,fd=?,*) fd=${image#*,fd=}; eval "exec ${fd%%,*}<&-" ;; esac  # the session must not hold /dev/fuse
+# The session must not hold /dev/fuse. Only bash can close a descriptor of two digits.
+case $image in *,fd=*) fd=${image#*,fd=}; eval "exec ${fd%%,*}<&-" ;; esac
 layers=lowerdir=aid:mnt/image,upperdir=upper,workdir=work
 mount -t overlay -o $layers,$how koguma mnt/root
 root=mnt/root
@@ -310,7 +311,7 @@ def _run_over(folder: Path, shown: Source, apt: Path | None, command: Sequence[s
     """Interrupts are the command's own business, meanwhile."""
     arguments = [
         "unshare", "--mount", "--propagation", "private", "--uts", "--pid", "--fork", "--kill-child", "--",
-        "/bin/sh", "-c", _SCRIPT, "koguma-edit", shlex.join(shown.words), str(apt or ""),
+        "/bin/bash", "-c", _SCRIPT, "koguma-edit", shlex.join(shown.words), str(apt or ""),
         _OVERLAY_INSIDE if usernamespace.is_inside() else _OVERLAY, *command,
     ]  # fmt: skip
     (folder / "mnt").mkdir(exist_ok=True)
