@@ -1,7 +1,7 @@
-"""Boot artifacts: what a machine downloads for a commit. Owns `boot/artifacts/` and `cache/images/` of a repository.
+"""Boot artifacts: what a machine downloads for a commit. Owns `boot/artifacts/` of a repository.
 
-An artifact is made under another name, locked by its maker, and appears whole by rename. Root images are kept by tree
-beside it, as hard links: commits of one tree share one, and an artifact that is made again costs no second image.
+An artifact is made under another name, locked by its maker, and appears whole by rename. Its root image is a hard link
+of the one that is kept for its tree (`rootimages`): an artifact that is made again costs no second image.
 """
 
 from __future__ import annotations
@@ -9,9 +9,8 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import shutil
 import tempfile
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,8 +24,8 @@ from koguma.images.files import (
     sync_file,
     write_all,
     write_atomically,
-    written_whole,
 )
+from koguma.images.rootimages import Progress, forget_unused_image, kept_image, provide_image
 from koguma.images.trees import Entry, read_root
 from koguma.model.manifest import COMMIT_FORMAT, Manifest, ManifestFile
 
@@ -36,9 +35,6 @@ if TYPE_CHECKING:
 TEMPORARY_PREFIX = ".new-"
 _ROOT_IMAGE = "root.squashfs"
 _WAIT_S = 3600
-_PIECE_BYTES = 1024 * 1024
-
-Progress = Callable[[int], None]
 
 
 def artifact_path(repository: Path, commit: str) -> Path:
@@ -80,29 +76,6 @@ def ensure_artifact(repository: Repository, commit: Commit, progress: Progress |
     return None
 
 
-def cached_image(repository: Path, tree: str) -> Path:
-    """Where the root image of a tree is kept, if it is."""
-    return repository / "cache" / "images" / f"{tree}.squashfs"
-
-
-def copy_kept_image(repository: Repository, tree: str, output: Path) -> bool:
-    """Write the root image of a tree that is kept already to a new file; False: there is none that is whole.
-
-    It is what an export would make, byte for byte, and what the manifest of the commit signs.
-    """
-    from koguma.images.export import file_digest  # noqa: PLC0415 - `log` must start fast
-
-    kept = repository.root_image(tree)
-    if kept is None:
-        return False
-    digest, size = file_digest(kept)
-    if _noted(cached_image(repository.path, tree)) != f"{digest} {size}":
-        return False
-    with written_whole(output) as file, kept.open("rb") as image:
-        shutil.copyfileobj(image, file, _PIECE_BYTES)
-    return True
-
-
 def remove_artifact(repository: Path, commit: str) -> None:
     """Remove an artifact: out of sight at once, then from the disk; and its tree's image when no other has it."""
     folder = artifact_path(repository, commit)
@@ -114,24 +87,7 @@ def remove_artifact(repository: Path, commit: str) -> None:
     folder.rename(gone)
     remove_tree(gone)
     if tree:
-        _forget_image(cached_image(repository, tree))
-
-
-def forget_images(repository: Path, wanted: Collection[str]) -> None:
-    """Remove kept images that no artifact has and whose trees are not wanted."""
-    for image in (repository / "cache" / "images").glob("*.squashfs"):
-        if image.stem not in wanted:
-            _forget_image(image)
-
-
-def _forget_image(image: Path) -> None:
-    try:
-        if image.stat().st_nlink > 1:
-            return
-        image.unlink()
-        _note(image).unlink(missing_ok=True)
-    except FileNotFoundError:
-        return
+        forget_unused_image(kept_image(repository, tree))
 
 
 def artifact_sizes(repository: Path) -> dict[str, int]:
@@ -177,7 +133,7 @@ def _make(repository: Repository, commit: Commit, final: Path, progress: Progres
         files = {
             "kernel": _copy_out(repository, boot_files.kernel, folder / "kernel"),
             "initrd": _copy_out(repository, boot_files.initrd, folder / "initrd"),
-            "root": _root_image(repository, commit, root, folder / _ROOT_IMAGE, progress),
+            "root": provide_image(repository, commit, root, folder / _ROOT_IMAGE, progress),
         }
         manifest = _manifest(repository, commit, root, files, boot_files.version, architecture(store.read, root))
         write_atomically(folder / "manifest.json", manifest)
@@ -238,38 +194,3 @@ def _copy_out(repository: Repository, entry: Entry, path: Path) -> ManifestFile:
     if digest.digest() != entry.digest:
         raise ImageError(f"a stored file must match its id, got other content ({entry.digest.hex()})")
     return ManifestFile(path.name, entry.size, entry.digest.hex())
-
-
-def _root_image(
-    repository: Repository, commit: Commit, root: Entry, path: Path, progress: Progress | None
-) -> ManifestFile:
-    from koguma.images.export import export, file_digest  # noqa: PLC0415 - `log` must start fast
-
-    cached = cached_image(repository.path, commit.tree)
-    same = repository.root_image(commit.tree)
-    if same is not None:
-        digest, size = file_digest(same)
-        if _noted(cached) in (None, f"{digest} {size}"):
-            os.link(same, path)
-            return ManifestFile(path.name, size, digest)
-        cached.unlink(missing_ok=True)  # it was damaged on the disk: it is made anew
-    export(repository.objects, commit.tree, root, "squashfs", path, repository.path / "tmp", progress)
-    path.chmod(0o644)
-    digest, size = file_digest(path)
-    cached.parent.mkdir(exist_ok=True)
-    cached.unlink(missing_ok=True)
-    os.link(path, cached)
-    write_atomically(_note(cached), f"{digest} {size}".encode())
-    return ManifestFile(path.name, size, digest)
-
-
-def _note(cached: Path) -> Path:
-    return cached.with_suffix(".sha256")
-
-
-def _noted(cached: Path) -> str | None:
-    """Digest and size of a kept image as it was made."""
-    try:
-        return _note(cached).read_text(encoding="ascii")
-    except FileNotFoundError:
-        return None

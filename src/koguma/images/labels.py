@@ -25,7 +25,6 @@ from koguma.images.artifacts import (
     artifact_sizes,
     clear_leftovers,
     ensure_artifact,
-    forget_images,
     reason_not_bootable,
     remove_artifact,
 )
@@ -35,13 +34,14 @@ from koguma.images.pins import labels_in_use, pins
 from koguma.images.policy import Policy, load_policy
 from koguma.images.refs import Ref
 from koguma.images.retention import Found, Kept, Plan, plan_retention
+from koguma.images.rootimages import forget_images
 
 if TYPE_CHECKING:
     from koguma.images.repository import Repository
 
 FORMAT = "koguma-labels/1"
 _CORES_PER_ARTIFACT = 4
-"""mksquashfs uses all cores, but what feeds it does not: more than one artifact at a time pays with more cores."""
+"""Making one image uses some cores well: more than one artifact at a time pays with more."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -194,15 +194,16 @@ class Repository:
 
     def export(self, revision: str, image_format: str, output: Path, progress: Progress | None = None) -> Commit:
         """Write a commit's tree as a squashfs or erofs image, the same bytes every time."""
-        from koguma.images.artifacts import copy_kept_image  # noqa: PLC0415
         from koguma.images.export import check_output, export  # noqa: PLC0415
+        from koguma.images.rootimages import copy_kept_image, donor_of  # noqa: PLC0415
 
         commit = self.resolve(revision)
         check_output(output)
         with storage_errors("an export"):
             if image_format == "squashfs" and copy_kept_image(self, commit.tree, output):
                 return commit
-            export(self.objects, commit.tree, self.root(commit), image_format, output, self.path / "tmp", progress)
+            root, scratch, donor = self.root(commit), self.path / "tmp", donor_of(self, commit)
+            export(self.objects, commit.tree, root, image_format, output, scratch, progress, donor)
         return commit
 
     def labels(self) -> list[Label]:

@@ -54,13 +54,21 @@ def size_of(path: Path) -> int:
 def _sweepable(repository: Repository, kept: Container[bytes], before: float) -> Iterator[Path]:
     path, cache = repository.path, repository.path / "cache"
     scratch_before = min(before, time.time() - _SCRATCH_MIN_AGE_S)
-    yield from (file for file in _listed(cache / "images") if _mtime(file) < scratch_before)
+    yield from (file for file in _listed(cache / "images") if _mtime(file) < scratch_before and not _is_in_use(file))
     yield from (file for file in _listed(cache / "unbootable") if not _names_kept(file, kept))
     yield from (file for file in _listed(cache / "stat") if _is_stale(file, kept))
     for slot in cache.glob("apt/*/*"):
         yield from _unused_apt_cache(slot, before)
     yield from (item for item in _listed(path / "tmp") if _mtime(item) < scratch_before)
     yield from _unfinished_files(path, time.time() - _SCRATCH_MIN_AGE_S)
+
+
+def _is_in_use(kept: Path) -> bool:
+    """Whether an artifact has this root image, or the one a note is about: later ones take their blocks from it."""
+    try:
+        return kept.with_suffix(".squashfs").stat().st_nlink > 1
+    except FileNotFoundError:
+        return False
 
 
 def _is_stale(stat_cache: Path, kept: Container[bytes]) -> bool:

@@ -1,8 +1,8 @@
 """A commit as a tar stream, made straight from the packs: what exports read, without unpacking anything on a disk.
 
 ustar headers, with pax records for attributes that have no room in them. Long names are said in GNU's way and not in
-pax's: mksquashfs 4.5.1 damages some long link targets that come as pax records. Entries come in order of their names,
-parents first, so equal trees give equal streams.
+pax's: mksquashfs 4.5.1, which others may give it to, damages some long link targets that come as pax records. Entries
+come in order of their names, parents first, so equal trees give equal streams.
 """
 
 from __future__ import annotations
@@ -35,29 +35,21 @@ Item = tuple[bytes, Entry]
 
 
 def tar_stream(store: ObjectStore, root: Entry) -> Iterator[bytes]:
-    """The tree below `root` (the root itself as `./`) as the bytes of a tar file, in pieces of about a megabyte.
-
-    mksquashfs takes the root's attributes from its options and ignores those of `./`.
-    """
+    """The tree below `root` (the root itself as `./`) as the bytes of a tar file, in pieces of about a megabyte."""
     return entries_stream(store, chain(((b"", root),), walk(store.read, root)))
 
 
 def entries_stream(store: ObjectStore, entries: Iterable[Item]) -> Iterator[bytes]:
     """These paths and entries as the bytes of a tar file; the first name of a hard-linked file has its content."""
-    return (b"".join(parts) for parts in entries_parts(store, entries))
-
-
-def entries_parts(store: ObjectStore, entries: Iterable[Item]) -> Iterator[list[bytes]]:
-    """As `entries_stream`, each piece in its parts, for whoever can write many at once and need not copy them first."""
     with ThreadPoolExecutor(max(2, os.cpu_count() or 1), thread_name_prefix="read") as pool:
-        ahead: deque[Future[list[bytes]] | Entry] = deque()
+        ahead: deque[Future[bytes] | Entry] = deque()
         for batch in _batches(_with_first_names(entries)):
             ahead.append(batch if isinstance(batch, Entry) else pool.submit(_render, store, batch))
             if len(ahead) > _BATCHES_AHEAD:
                 yield from _pieces(store, ahead.popleft())
         while ahead:
             yield from _pieces(store, ahead.popleft())
-    yield [bytes(2 * _BLOCK)]
+    yield bytes(2 * _BLOCK)
 
 
 def _with_first_names(items: Iterable[Item]) -> Iterator[tuple[bytes, Entry, bytes]]:
@@ -88,7 +80,7 @@ def _batches(
         yield batch
 
 
-def _render(store: ObjectStore, batch: list[tuple[bytes, Entry, bytes]]) -> list[bytes]:
+def _render(store: ObjectStore, batch: list[tuple[bytes, Entry, bytes]]) -> bytes:
     parts: list[bytes] = []
     for path, entry, first in batch:
         if first:
@@ -98,17 +90,16 @@ def _render(store: ObjectStore, batch: list[tuple[bytes, Entry, bytes]]) -> list
         parts.append(_header(name, entry, _TYPES[entry.kind], entry.target))
         if entry.kind == FILE and 0 < entry.size < _LARGE_MIN_BYTES:
             parts += (store.read(entry.digest), bytes(-entry.size % _BLOCK))
-    return parts
+    return b"".join(parts)
 
 
-def _pieces(store: ObjectStore, part: Future[list[bytes]] | Entry) -> Iterator[list[bytes]]:
+def _pieces(store: ObjectStore, part: Future[bytes] | Entry) -> Iterator[bytes]:
     """A rendered batch, or a large file's content."""
     if not isinstance(part, Entry):
         yield part.result()
         return
-    for chunk in store.chunks(part.digest):
-        yield [chunk]
-    yield [bytes(-part.size % _BLOCK)]
+    yield from store.chunks(part.digest)
+    yield bytes(-part.size % _BLOCK)
 
 
 def tar_header(name: bytes, entry: Entry) -> bytes:

@@ -1,4 +1,4 @@
-"""External tools (mksquashfs, mmdebstrap …): run to their end, with their last words in the error."""
+"""External tools (mmdebstrap, mkfs.erofs …): run to their end, with their last words in the error."""
 
 from __future__ import annotations
 

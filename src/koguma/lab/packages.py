@@ -32,7 +32,7 @@ PACKAGES: dict[str, tuple[str, ...]] = {
     "e2fsprogs": ("mke2fs",),
     "openssh-client": ("ssh",),
     "mmdebstrap": ("mmdebstrap",),
-    "squashfs-tools": ("mksquashfs", "unsquashfs"),
+    "squashfs-tools": ("unsquashfs",),
     "erofs-utils": ("mkfs.erofs",),
     "cpio": ("cpio",),
     "zstd": ("zstd",),

@@ -73,11 +73,11 @@ def test_an_export_of_a_tree_whose_root_image_is_kept_is_that_image_unless_it_wa
     assert kept is not None
     good = (tmp_path / "made").read_bytes()
 
-    def no_tool(*_: object) -> None:
+    def no_image(*_: object) -> None:
         raise AssertionError("a kept image need not be made")
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(export_module, "_squashfs", no_tool)
+        patched.setattr(export_module, "write_image", no_image)
         repository.export("main", "squashfs", tmp_path / "kept")
     assert (tmp_path / "kept").read_bytes() == good == kept.read_bytes()
     kept.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))

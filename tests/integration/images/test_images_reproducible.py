@@ -31,7 +31,7 @@ pytestmark = [
     pytest.mark.skipif(shutil.which("mmdebstrap") is None, reason="mmdebstrap is not installed"),
 ]
 LIBRARIES = ("libffi8", "libssl3", "libbz2-1.0", "liblzma5", "zlib1g", "libsqlite3-0", "util-linux", "mount")
-TOOLS = ("squashfs-tools", "erofs-utils", "faketime")
+TOOLS = ("erofs-utils", "faketime")
 FORMATS = ("squashfs", "erofs", "tar", "oci-archive")
 SOURCE = Path(__file__).resolve().parents[3] / "src"
 

@@ -1,0 +1,143 @@
+"""Root images that are kept by tree: what boot artifacts share, and what the next image takes its blocks from.
+
+Owns `cache/images/` of a repository: hard links of the images of artifacts, and two notes beside each. All of it may be
+deleted; an image is then made anew, the same.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from koguma.images.commits import Commit
+from koguma.images.files import write_atomically, written_whole
+from koguma.images.trees import Entry
+from koguma.model.manifest import ManifestFile
+
+if TYPE_CHECKING:
+    from koguma.images.repository import Repository
+
+_ANCESTORS_MAX = 16
+"""How far back an image with blocks to take over is looked for."""
+_PIECE_BYTES = 1024 * 1024
+
+Progress = Callable[[int], None]
+
+
+def kept_image(repository: Path, tree: str) -> Path:
+    """Where the root image of a tree is kept, if it is."""
+    return repository / "cache" / "images" / f"{tree}.squashfs"
+
+
+def copy_kept_image(repository: Repository, tree: str, output: Path) -> bool:
+    """Write the root image of a tree that is kept already to a new file; False: there is none that is whole.
+
+    It is what an export would make, byte for byte, and what the manifest of the commit signs.
+    """
+    from koguma.images.export import file_digest  # noqa: PLC0415 - `log` must start fast
+
+    kept = repository.root_image(tree)
+    if kept is None:
+        return False
+    digest, size = file_digest(kept)
+    if _noted(kept_image(repository.path, tree)) != f"{digest} {size}":
+        return False
+    with written_whole(output) as file, kept.open("rb") as image:
+        shutil.copyfileobj(image, file, _PIECE_BYTES)
+    return True
+
+
+def provide_image(
+    repository: Repository, commit: Commit, root: Entry, path: Path, progress: Progress | None
+) -> ManifestFile:
+    """Have the commit's root image at `path`, which must not exist: one that is kept, or else a new one, then kept."""
+    from koguma.images.export import file_digest  # noqa: PLC0415 - `log` must start fast
+    from koguma.images.squashfs.donors import encode_note, note_path  # noqa: PLC0415
+    from koguma.images.squashfs.image import write_image  # noqa: PLC0415
+
+    kept = kept_image(repository.path, commit.tree)
+    same = repository.root_image(commit.tree)
+    if same is not None:
+        digest, size = file_digest(same)
+        if _noted(kept) in (None, f"{digest} {size}"):
+            os.link(same, path)
+            return ManifestFile(path.name, size, digest)
+        forget_image(kept)  # it was damaged on the disk: it is made anew
+    packed = write_image(repository.objects, root, path, donor_of(repository, commit), progress)
+    digest, size = file_digest(path)
+    kept.parent.mkdir(exist_ok=True)
+    forget_image(kept)
+    os.link(path, kept)
+    write_atomically(_digest_path(kept), f"{digest} {size}".encode())
+    write_atomically(note_path(kept), encode_note(packed))
+    return ManifestFile(path.name, size, digest)
+
+
+def donor_of(repository: Repository, commit: Commit) -> Path | None:
+    """The kept image that is likely to have most blocks of a commit's: a near ancestor's, else the newest."""
+    from koguma.images.squashfs.donors import note_path  # noqa: PLC0415 - `log` must start fast
+
+    for tree in _trees_before(repository, commit):
+        image = kept_image(repository.path, tree)
+        if image.exists() and note_path(image).exists():
+            return image
+    notes = (repository.path / "cache" / "images").glob("*.blocks")
+    by_age = sorted((path for path in notes if path.with_suffix(".squashfs").exists()), key=_mtime)
+    return by_age[-1].with_suffix(".squashfs") if by_age else None
+
+
+def forget_images(repository: Path, wanted: Collection[str]) -> None:
+    """Remove kept images that no artifact has and whose trees are not wanted."""
+    for image in (repository / "cache" / "images").glob("*.squashfs"):
+        if image.stem not in wanted:
+            forget_unused_image(image)
+
+
+def forget_unused_image(image: Path) -> None:
+    """Remove a kept image unless an artifact has it."""
+    try:
+        if image.stat().st_nlink == 1:
+            forget_image(image)
+    except FileNotFoundError:
+        return
+
+
+def forget_image(image: Path) -> None:
+    for path in (image, *notes_of(image)):
+        path.unlink(missing_ok=True)
+
+
+def notes_of(image: Path) -> tuple[Path, ...]:
+    return _digest_path(image), image.with_suffix(".blocks")
+
+
+def _trees_before(repository: Repository, commit: Commit) -> Iterator[str]:
+    """The trees of a commit, if it had an image before, and of its ancestors, the nearest first."""
+    here = commit
+    for _ in range(_ANCESTORS_MAX):
+        yield here.tree
+        if not here.parents or not repository.objects.readable(bytes.fromhex(here.parents[0])):
+            return  # the first commit, or the end of a shallow history
+        here = repository.commit(here.parents[0])
+
+
+def _mtime(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
+
+
+def _digest_path(image: Path) -> Path:
+    return image.with_suffix(".sha256")
+
+
+def _noted(image: Path) -> str | None:
+    """Digest and size of a kept image as it was made."""
+    try:
+        return _digest_path(image).read_text(encoding="ascii")
+    except FileNotFoundError:
+        return None
