@@ -178,6 +178,23 @@ def test_a_damaged_pack_gives_an_error_and_no_image(repository: Repository, tmp_
     assert not (tmp_path / "image.squashfs").exists()
 
 
+@pytest.mark.parametrize("size", [0, 4, BLOCK_BYTES, LARGE])
+def test_a_tree_that_lies_about_a_file_is_refused(repository: Repository, tmp_path: Path, size: int) -> None:
+    content = random.Random(1).randbytes(1000) * (size // 1000 + 1)
+    with repository.objects.writing() as writer:
+        writer.add(BLOB, content)
+        honest = _entry(b"honest", content)
+        lying = honest._replace(name=b"lying", size=size)
+        alone = Entry(b"", DIRECTORY, 0o755, 0, 0, digest=writer.add(TREE, encode([lying])))
+        both = alone._replace(digest=writer.add(TREE, encode([honest, lying])))
+        writer.finish()
+
+    for root in (alone, both):
+        with pytest.raises(CorruptError, match="bytes its tree says, its content has"):
+            write_image(repository.objects, root, tmp_path / "image.squashfs")
+        assert not (tmp_path / "image.squashfs").exists()
+
+
 def test_more_owners_than_an_image_can_name_are_refused(repository: Repository, tmp_path: Path) -> None:
     entries = [Entry(b"%06d" % number, FILE, 0o644, number, 0, digest=sha256().digest()) for number in range(0x10000)]
     with repository.objects.writing() as writer:

@@ -22,11 +22,12 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any, NamedTuple
 
+from koguma.images.errors import CorruptError
 from koguma.images.files import write_parts
 from koguma.images.objects import ObjectStore
 from koguma.images.squashfs.donors import SLAB_BLOCKS, Donor, Packed
 from koguma.images.squashfs.layout import BLOCK_BYTES, FRAGMENT, UNCOMPRESSED, compressor
-from koguma.images.trees import FILE, Entry
+from koguma.images.trees import EMPTY_DIGEST, FILE, Entry
 
 _STARTS_BELOW = 32
 """A content whose digest's first byte is less, one of eight, begins a fragment when the last one is half full."""
@@ -124,7 +125,7 @@ def pack_contents(
                 at += sum(map(len, piece.parts))
                 sizes += piece.sizes
                 crcs.append(piece.crc)
-            contents.add(unit, Packed(begin, tuple(sizes), tuple(crcs)))
+            contents.add(unit, Packed(begin, unit.size, tuple(sizes), tuple(crcs)))
             if progress:
                 progress(unit.size)
     finally:
@@ -133,14 +134,20 @@ def pack_contents(
 
 
 def units_of(entries: Iterable[Entry]) -> Iterator[Unit]:
-    """Every content once, in the order of the first files that have it; a fragment comes when it is complete."""
-    seen: set[bytes] = set()
+    """Every content once, in the order of the first files that have it; a fragment comes when it is complete.
+
+    Raises CorruptError for files that say different sizes of one content.
+    """
+    seen: dict[bytes, int] = {EMPTY_DIGEST: 0}
     members: list[tuple[bytes, int]] = []
     filled = 0
     for entry in entries:
-        if entry.kind != FILE or not entry.size or entry.digest in seen:
+        if entry.kind != FILE:
             continue
-        seen.add(entry.digest)
+        if (known := seen.get(entry.digest)) is not None:
+            _check_size(entry.digest, entry.size, known)
+            continue
+        seen[entry.digest] = entry.size
         if entry.size >= BLOCK_BYTES:
             yield Unit(entry.digest, ((entry.digest, entry.size),), entry.size, is_fragment=False)
             continue
@@ -178,15 +185,19 @@ def _in_order(pool: ThreadPoolExecutor, jobs: Iterable[_Job]) -> Iterator[tuple[
 
 def _jobs(store: ObjectStore, units: Iterable[Unit], donor: Donor | None) -> Iterator[_Job]:
     for unit in units:
-        if donor and (found := donor.find(unit.key)):
+        found = donor.find(unit.key) if donor else None
+        if donor and found and found.size == unit.size:
             for slab in range(len(found.crcs)):
                 size = min(_SLAB_BYTES, unit.size - slab * _SLAB_BYTES)
                 yield _Job(unit, size, partial(_taken, donor, found, slab))
         elif unit.size < _LARGE_MIN_BYTES:
             yield _Job(unit, unit.size, partial(_packed, store, unit))
         else:
+            packed = 0
             for content in _slabs(store.chunks(unit.key)):
+                packed += len(content)
                 yield _Job(unit, len(content), partial(_packed_slab, content))
+            _check_size(unit.key, unit.size, packed)
 
 
 def _taken(donor: Donor, found: Packed, slab: int) -> list[_Piece]:
@@ -195,10 +206,15 @@ def _taken(donor: Donor, found: Packed, slab: int) -> list[_Piece]:
 
 
 def _packed(store: ObjectStore, unit: Unit) -> list[_Piece]:
+    contents = []
+    for digest, size in unit.members:
+        contents.append(store.read(digest))
+        _check_size(digest, size, len(contents[-1]))
     if unit.is_fragment:
-        return [_piece([_packed_block(b"".join(store.read(digest) for digest, _ in unit.members))])]
-    content = store.read(unit.key)
-    return [piece for at in range(0, len(content), _SLAB_BYTES) for piece in _packed_slab(content[at:][:_SLAB_BYTES])]
+        return [_piece([_packed_block(b"".join(contents))])]
+    (content,) = contents
+    slabs = (content[at : at + _SLAB_BYTES] for at in range(0, len(content), _SLAB_BYTES))
+    return [piece for slab in slabs for piece in _packed_slab(slab)]
 
 
 def _packed_slab(content: bytes) -> list[_Piece]:
@@ -221,6 +237,12 @@ def _piece(blocks: list[tuple[int, bytes]]) -> _Piece:
     for part in parts:
         crc = zlib.crc32(part, crc)
     return _Piece(tuple(size for size, _ in blocks), parts, crc)
+
+
+def _check_size(digest: bytes, said: int, size: int) -> None:
+    """A tree from elsewhere may say anything of its files."""
+    if said != size:
+        raise CorruptError(f"a file must have the {said} bytes its tree says, its content has {size} ({digest.hex()})")
 
 
 def _slabs(chunks: Iterator[bytes]) -> Iterator[bytes]:

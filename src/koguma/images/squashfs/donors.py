@@ -26,8 +26,8 @@ SLAB_BLOCKS = 8
 _MAGIC = b"KGSB"
 _HEADER = struct.Struct("<4sHHII8s")
 """Magic, version, level, bytes of a block, number of units, version of zstd."""
-_UNIT = struct.Struct("<32sQI")
-"""Key, where its first block is, number of its blocks."""
+_UNIT = struct.Struct("<32sQQI")
+"""Key, where its first block is, bytes of its content, number of its blocks."""
 _VERSION = 1
 _DIGEST_BYTES = 32
 _ZSTD_VERSION = ".".join(map(str, zstandard.ZSTD_VERSION)).encode().ljust(8, b"\0")
@@ -41,6 +41,8 @@ class Packed(NamedTuple):
     """A unit as it stands in an image."""
 
     start: int
+    size: int
+    """Of its content."""
     sizes: tuple[int, ...]
     """Of its blocks: with UNCOMPRESSED where one stands as it is, nothing for one of zeros."""
     crcs: tuple[int, ...]
@@ -93,8 +95,8 @@ def note_path(image: Path) -> Path:
 
 def encode_note(units: dict[bytes, Packed]) -> bytes:
     parts = [_HEADER.pack(_MAGIC, _VERSION, ZSTD_LEVEL, BLOCK_BYTES, len(units), _ZSTD_VERSION)]
-    for key, (start, sizes, crcs) in units.items():
-        parts.append(_UNIT.pack(key, start, len(sizes)))
+    for key, (start, size, sizes, crcs) in units.items():
+        parts.append(_UNIT.pack(key, start, size, len(sizes)))
         parts.append(struct.pack(f"<{len(sizes) + len(crcs)}I", *sizes, *crcs))
     note = b"".join(parts)
     return note + sha256(note).digest()
@@ -108,12 +110,12 @@ def _decoded(note: bytes) -> dict[bytes, Packed]:
         raise ValueError("it is another version's")
     units, at = {}, _HEADER.size
     for _ in range(count):
-        key, start, blocks = _UNIT.unpack_from(note, at)
+        key, start, size, blocks = _UNIT.unpack_from(note, at)
         at += _UNIT.size
         slabs = -(-blocks // SLAB_BLOCKS)
         numbers = struct.unpack_from(f"<{blocks + slabs}I", note, at)
         at += 4 * len(numbers)
-        units[key] = Packed(start, numbers[:blocks], numbers[blocks:])
+        units[key] = Packed(start, size, numbers[:blocks], numbers[blocks:])
     return units
 
 

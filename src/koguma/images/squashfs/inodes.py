@@ -28,7 +28,7 @@ _IDS_MAX = 0xFFFF
 _DELTA_MAX = 0x8000
 _ABOVE_ROOT = 0
 """The number of the root's parent: nobody looks at it."""
-_NOWHERE = Packed(0, (), ())
+_NOWHERE = Packed(0, 0, (), ())
 _NO_FRAGMENT = InFragment(layout.NO_FRAGMENT, 0)
 
 
