@@ -15,7 +15,7 @@ from uuid import UUID
 from koguma.images.checkout import checkout
 from koguma.images.erofsorder import sort_attributes
 from koguma.images.errors import ImageError
-from koguma.images.files import remove_tree
+from koguma.images.files import made_whole, remove_tree
 from koguma.images.objects import ObjectStore
 from koguma.images.squashfs.image import write_image
 from koguma.images.tools import run_tool
@@ -43,12 +43,13 @@ def export(
     `donor` is a squashfs made before that may share blocks with it (`squashfs.donors`).
     """
     check_output(output)
-    if image_format == "squashfs":
-        write_image(store, root, output, donor, progress)
-    elif image_format == "erofs":
-        _erofs(store, tree_id, root, output, scratch)
-    else:
+    if image_format not in FORMATS:
         raise ImageError(f"an export's format is one of {', '.join(FORMATS)}, got {image_format!r}")
+    with made_whole(output) as making:
+        if image_format == "squashfs":
+            write_image(store, root, making, donor, progress)
+        else:
+            _erofs(store, tree_id, root, making, scratch)
 
 
 def check_output(output: Path) -> None:
@@ -106,8 +107,5 @@ def _erofs(store: ObjectStore, tree_id: str, root: Entry, output: Path, scratch:
             ]
         )
         sort_attributes(output)
-    except BaseException:
-        output.unlink(missing_ok=True)
-        raise
     finally:
         remove_tree(view)

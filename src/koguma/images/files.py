@@ -39,19 +39,24 @@ def write_atomically(path: Path, data: bytes, *, mode: int = 0o644) -> None:
 
 
 @contextmanager
-def written_whole(path: Path) -> Iterator[IO[bytes]]:
-    """A large file that appears under its name, durable, when the block ends without an exception."""
+def made_whole(path: Path) -> Iterator[Path]:
+    """Where to make a large file; it gets its name, durable, when the block ends without an exception."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
+        yield temporary
+        sync_file(temporary)
         temporary.rename(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
     sync_directory(path.parent)
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[IO[bytes]]:
+    """As `made_whole`, opened to be written."""
+    with made_whole(path) as temporary, temporary.open("wb") as file:
+        yield file
 
 
 def write_all(descriptor: int, data: bytes | memoryview) -> None:

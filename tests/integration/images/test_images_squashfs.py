@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import random
 import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -124,3 +126,24 @@ def test_owners_times_attributes_and_links_at_their_limits(tmp_path: Path) -> No
         assert (place / "file7").stat().st_nlink == 301
         assert os.getxattr(place, "trusted.root") == b"yes"
         assert (place / "device").stat().st_rdev == os.makedev(4095, 1_048_575)
+
+
+def test_an_export_that_is_killed_leaves_nothing_under_its_name(tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    (tree / "large").write_bytes(random.Random(1).randbytes(30 << 20))
+    repository = Repository.init(tmp_path / "repository")
+    repository.commit_tree(tree, "main", "m")
+    out = tmp_path / "out"
+    out.mkdir()
+    command = [sys.executable, "-m", "koguma", "image", "--repo", str(repository.path), "export", "main"]
+    process = subprocess.Popen([*command, "-o", str(out / "image")])
+    while process.poll() is None and not any(path.stat().st_size for path in out.iterdir()):
+        time.sleep(0.001)
+    process.kill()
+    process.wait()
+
+    assert [path.name for path in out.iterdir()] == [f".image.{process.pid}.tmp"]
+    subprocess.run([*command, "-o", str(out / "image")], check=True)
+    with _mounted(out / "image", tmp_path / "mnt") as place:
+        assert (place / "large").read_bytes() == (tree / "large").read_bytes()
