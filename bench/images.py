@@ -192,11 +192,18 @@ def export_rows(made: Trees, scratch: Path, options: argparse.Namespace) -> list
         image("export", "main", "--format", "squashfs", "-o", str(scratch / f"kept-{number}.img"))
         for number in range(options.runs)
     ]
+    without_labels(image.repository)
+    image("commit", "-b", "main", "-m", "v2", str(made.v2))
+    following = [
+        image("export", "main", "--format", "squashfs", "-o", str(scratch / f"v2-{number}.img"))
+        for number in range(options.runs)
+    ]
     ratios = [mine / other for mine, other in zip(ours, theirs, strict=True)]
     beside = [mine - other for mine, other in zip(ours_mb, theirs_mb, strict=True)]
     return [
         row("export to squashfs", ours, "s"),
         row("export of a commit that has its label", kept, "s", note="a copy of the label's root image"),
+        row("export of v2 when v1 has its label", following, "s", note="blocks of v1's root image are taken over"),
         row("mksquashfs of the plain tree", theirs, "s", peer="mksquashfs"),
         row("export to squashfs / mksquashfs", ratios, "x", at_most=1.15, peer="mksquashfs"),
         row("memory of a first commit", memory["commit"], "MB", at_most=KOGUMA_MEMORY_MAX_MB),
