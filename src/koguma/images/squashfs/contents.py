@@ -81,7 +81,7 @@ class Unit(NamedTuple):
     """What a donor gives as a whole: the blocks of one file, or a fragment."""
 
     key: bytes
-    """Of one file its digest, of a fragment the digest of theirs."""
+    """Of one file its digest, of a fragment that of `fragment ` and their digests."""
     members: tuple[tuple[bytes, int], ...]
     """Digests and sizes."""
     size: int
@@ -162,8 +162,8 @@ def units_of(entries: Iterable[Entry]) -> Iterator[Unit]:
 
 
 def _fragment(members: list[tuple[bytes, int]], size: int) -> Unit:
-    """Its key can be no file's digest: that would need a file of these digests, and such a file has no block."""
-    key = sha256(b"".join(digest for digest, _ in members)).digest()
+    """Its key is no digest of a file of its size: such a file has no blocks, or one, and that is no 9 bytes and ids."""
+    key = sha256(b"fragment " + b"".join(digest for digest, _ in members)).digest()
     return Unit(key, tuple(members), size, is_fragment=True)
 
 
