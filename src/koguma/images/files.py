@@ -66,7 +66,7 @@ def write_all(descriptor: int, data: bytes | memoryview) -> None:
         view = view[os.write(descriptor, view) :]
 
 
-def write_parts(descriptor: int, parts: Sequence[bytes]) -> None:
+def write_parts(descriptor: int, parts: Sequence[bytes | memoryview]) -> None:
     """As `write_all`, of many parts one after the other without joining them."""
     for start in range(0, len(parts), _PARTS_MAX):
         some = parts[start : start + _PARTS_MAX]

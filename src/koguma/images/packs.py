@@ -257,14 +257,14 @@ class PackReader:
             raise self._corrupt(object_id, "the index leads past the end of the pack")
         return self._described(os.pread(self._file(), RECORD.size, offset), object_id, offset)
 
-    def payload(self, object_id: bytes, place: Place) -> tuple[Stored, bytes]:
+    def payload(self, object_id: bytes, place: Place) -> tuple[Stored, memoryview]:
         """A whole record in one read, its checksum verified."""
         offset, stored = place
         if offset + RECORD.size + stored > self.size_bytes:
             raise self._corrupt(object_id, "the index leads past the end of the pack")
-        data = os.pread(self._file(), RECORD.size + stored, offset)
+        data = memoryview(os.pread(self._file(), RECORD.size + stored, offset))  # slices of which are no copies
         found = self._described(data[: RECORD.size], object_id, offset)
-        if len(data) != RECORD.size + found.stored or zlib.crc32(memoryview(data)[4:]) != found.crc:
+        if len(data) != RECORD.size + found.stored or zlib.crc32(data[4:]) != found.crc:
             raise self._corrupt(object_id, "its checksum does not match")
         return found, data[RECORD.size :]
 
@@ -300,7 +300,7 @@ class PackReader:
         if os.pread(self._file(), PACK_HEADER.size, 0) != PACK_HEADER.pack(PACK_MAGIC, VERSION, 0):
             raise CorruptError(f"a pack must start with {PACK_MAGIC!r} version {VERSION} ({self.path})")
 
-    def _described(self, data: bytes, object_id: bytes, offset: int) -> Stored:
+    def _described(self, data: bytes | memoryview, object_id: bytes, offset: int) -> Stored:
         if len(data) != RECORD.size:
             raise self._corrupt(object_id, "the pack ends before it")
         crc, kind, codec, zero, stored, size, found = RECORD.unpack(data)

@@ -24,7 +24,7 @@ from koguma.images.squashfs.layout import BLOCK_BYTES
 from koguma.images.trees import DIRECTORY, FILE, Entry, encode
 from tests.unit.images.making import make_bootable_tree, make_tree
 
-DIGEST = "ff959963ef9e94188f8dc6c96b91943acb1e542c568bfa531c4a376e1d23a95b"
+DIGEST = "08e365483087d4002673dbf81b3c4c2e5de2c02a9f8417e0ded8a62190f0f224"
 LARGE = SLAB_BLOCKS * BLOCK_BYTES * 9 + 1234
 """More than is read at once."""
 

@@ -36,6 +36,8 @@ _LARGE_MIN_BYTES = 8 * 1024 * 1024
 _SLAB_BYTES = SLAB_BLOCKS * BLOCK_BYTES
 _AHEAD_BYTES = 24 * 1024 * 1024
 """Of contents that are packed while earlier ones are written: bounds memory."""
+_SYNC_BYTES = 64 * 1024 * 1024
+"""Written before the disk is set to work on it: who makes the image durable in the end has less to wait for."""
 _JOB_COST_BYTES = 16 * 1024
 _ZEROS = bytes(BLOCK_BYTES)
 _own = threading.local()
@@ -92,7 +94,7 @@ class _Piece(NamedTuple):
     """Blocks of a unit as they stand in an image: up to SLAB_BLOCKS of them."""
 
     sizes: tuple[int, ...]
-    parts: list[bytes]
+    parts: list[bytes | memoryview]
     crc: int
 
 
@@ -115,6 +117,8 @@ def pack_contents(
     """
     contents, at = Contents(), os.lseek(descriptor, 0, os.SEEK_CUR)
     pool = ThreadPoolExecutor(max(2, os.cpu_count() or 1), thread_name_prefix="pack")
+    disk = ThreadPoolExecutor(1, thread_name_prefix="sync")
+    syncs: list[Future[None]] = []
     try:
         for unit, pieces in groupby(_in_order(pool, _jobs(store, units_of(entries), donor)), itemgetter(0)):
             begin = at
@@ -126,10 +130,15 @@ def pack_contents(
                 sizes += piece.sizes
                 crcs.append(piece.crc)
             contents.add(unit, Packed(begin, unit.size, tuple(sizes), tuple(crcs)))
+            if at >= (len(syncs) + 1) * _SYNC_BYTES:
+                syncs.append(disk.submit(os.fdatasync, descriptor))
             if progress:
                 progress(unit.size)
+        for sync in syncs:
+            sync.result()  # an error of the disk is told once
     finally:
         pool.shutdown(cancel_futures=True)
+        disk.shutdown(cancel_futures=True)
     return contents
 
 
@@ -212,26 +221,26 @@ def _packed(store: ObjectStore, unit: Unit) -> list[_Piece]:
         _check_size(digest, size, len(contents[-1]))
     if unit.is_fragment:
         return [_piece([_packed_block(b"".join(contents))])]
-    (content,) = contents
+    content = memoryview(contents[0])  # slices of which are no copies
     slabs = (content[at : at + _SLAB_BYTES] for at in range(0, len(content), _SLAB_BYTES))
     return [piece for slab in slabs for piece in _packed_slab(slab)]
 
 
-def _packed_slab(content: bytes) -> list[_Piece]:
-    blocks = []
+def _packed_slab(content: memoryview) -> list[_Piece]:
+    blocks: list[tuple[int, bytes | memoryview]] = []
     for at in range(0, len(content), BLOCK_BYTES):
         block = content[at : at + BLOCK_BYTES]
         blocks.append((0, b"") if block == _ZEROS else _packed_block(block))
     return [_piece(blocks)]
 
 
-def _packed_block(block: bytes) -> tuple[int, bytes]:
+def _packed_block(block: bytes | memoryview) -> tuple[int, bytes | memoryview]:
     """Its size as the image says it, and its bytes there."""
     packed = _compressor().compress(block)
     return (len(packed), packed) if len(packed) < len(block) else (len(block) | UNCOMPRESSED, block)
 
 
-def _piece(blocks: list[tuple[int, bytes]]) -> _Piece:
+def _piece(blocks: list[tuple[int, bytes | memoryview]]) -> _Piece:
     parts = [part for _, part in blocks]
     crc = 0
     for part in parts:
@@ -245,15 +254,16 @@ def _check_size(digest: bytes, said: int, size: int) -> None:
         raise CorruptError(f"a file must have the {said} bytes its tree says, its content has {size} ({digest.hex()})")
 
 
-def _slabs(chunks: Iterator[bytes]) -> Iterator[bytes]:
+def _slabs(chunks: Iterator[bytes]) -> Iterator[memoryview]:
     rest = b""
     for chunk in chunks:
-        rest += chunk
-        while len(rest) >= _SLAB_BYTES:
-            yield rest[:_SLAB_BYTES]
-            rest = rest[_SLAB_BYTES:]
+        content = memoryview(rest + chunk if rest else chunk)
+        while len(content) >= _SLAB_BYTES:
+            yield content[:_SLAB_BYTES]
+            content = content[_SLAB_BYTES:]
+        rest = bytes(content)
     if rest:
-        yield rest
+        yield memoryview(rest)
 
 
 def _compressor() -> Any:

@@ -29,6 +29,7 @@ _HEADER = struct.Struct("<4sHHII8s")
 _UNIT = struct.Struct("<32sQQI")
 """Key, where its first block is, bytes of its content, number of its blocks."""
 _VERSION = 1
+"""Another one when `layout.compressor` or what contents are packed with changes."""
 _DIGEST_BYTES = 32
 _ZSTD_VERSION = ".".join(map(str, zstandard.ZSTD_VERSION)).encode().ljust(8, b"\0")
 

@@ -40,7 +40,8 @@ class OutgoingPack:
 
     def pieces(self) -> Iterator[bytes]:
         """The bytes of the pack file, in pieces of about a megabyte."""
-        batch, size = [PACK_START], len(PACK_START)
+        batch: list[bytes | memoryview] = [PACK_START]
+        size = len(PACK_START)
         for object_id, reader, place in self.objects:
             if place[1] >= LARGE_BYTES:
                 yield b"".join(batch)
@@ -50,7 +51,8 @@ class OutgoingPack:
                 yield from reader.payload_chunks(found)
                 continue
             found, payload = reader.payload(object_id, place)
-            batch += (RECORD.pack(found.crc, found.kind, found.codec, 0, found.stored, found.size, found.id), payload)
+            batch.append(RECORD.pack(found.crc, found.kind, found.codec, 0, found.stored, found.size, found.id))
+            batch.append(payload)
             size += RECORD.size + len(payload)
             if size >= 1024 * 1024:
                 yield b"".join(batch)
