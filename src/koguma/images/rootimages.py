@@ -7,8 +7,8 @@ deleted; an image is then made anew, the same.
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Collection, Iterator
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +27,10 @@ _PIECE_BYTES = 1024 * 1024
 Progress = Callable[[int], None]
 
 
+class _DamagedError(Exception):
+    """A kept image is not what it was when it was made."""
+
+
 def kept_image(repository: Path, tree: str) -> Path:
     """Where the root image of a tree is kept, if it is."""
     return repository / "cache" / "images" / f"{tree}.squashfs"
@@ -37,16 +41,19 @@ def copy_kept_image(repository: Repository, tree: str, output: Path) -> bool:
 
     It is what an export would make, byte for byte, and what the manifest of the commit signs.
     """
-    from koguma.images.export import file_digest  # noqa: PLC0415 - `log` must start fast
-
-    kept = repository.root_image(tree)
-    if kept is None:
+    kept, noted = repository.root_image(tree), _noted(kept_image(repository.path, tree))
+    if kept is None or noted is None:
         return False
-    digest, size = file_digest(kept)
-    if _noted(kept_image(repository.path, tree)) != f"{digest} {size}":
+    try:
+        with written_whole(output) as file, kept.open("rb", buffering=0) as image:
+            digest, size = sha256(), 0
+            while piece := image.read(_PIECE_BYTES):
+                digest.update(piece)
+                size += file.write(piece)
+            if noted != f"{digest.hexdigest()} {size}":
+                raise _DamagedError
+    except _DamagedError:
         return False
-    with written_whole(output) as file, kept.open("rb") as image:
-        shutil.copyfileobj(image, file, _PIECE_BYTES)
     return True
 
 
