@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Iterator
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -44,17 +45,15 @@ def copy_kept_image(repository: Repository, tree: str, output: Path) -> bool:
     kept, noted = repository.root_image(tree), _noted(kept_image(repository.path, tree))
     if kept is None or noted is None:
         return False
-    try:
-        with written_whole(output) as file, kept.open("rb", buffering=0) as image:
-            digest, size = sha256(), 0
-            while piece := image.read(_PIECE_BYTES):
-                digest.update(piece)
-                size += file.write(piece)
-            if noted != f"{digest.hexdigest()} {size}":
-                raise _DamagedError
-    except _DamagedError:
-        return False
-    return True
+    with suppress(_DamagedError), written_whole(output) as file, kept.open("rb", buffering=0) as image:
+        digest, size = sha256(), 0
+        while piece := image.read(_PIECE_BYTES):
+            digest.update(piece)
+            size += file.write(piece)
+        if noted != f"{digest.hexdigest()} {size}":
+            raise _DamagedError
+        return True
+    return False
 
 
 def provide_image(
