@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from hashlib import sha256
 
 from koguma.images.errors import TreeError
-from koguma.images.objects import BLOB, ObjectWriter, prepare_hashed
+from koguma.images.objects import BLOB, ObjectWriter, Prepared, prepare_hashed
 
 Done = Callable[[bytes, int], None]
 """Told the digest and size of a file once it is stored, in the thread that handed it over."""
@@ -18,6 +18,10 @@ Done = Callable[[bytes, int], None]
 _BATCH_FILES = 64
 _BATCH_BYTES = 2 * 1024 * 1024
 _READ_BYTES = 1024 * 1024
+_OPEN_MAX = 16
+"""Files that one thread or process has open at once."""
+_AHEAD_BYTES = 4 * 1024 * 1024
+"""Of a file: what the disk reads ahead of a reader by itself follows."""
 _WHOLE_BYTES_MAX = 112 * 1024 * 1024
 """What all threads or processes together may hold of files and what they compress to."""
 _STREAM_MIN_BYTES = max(8 * 1024 * 1024, _WHOLE_BYTES_MAX // (2 * max(2, os.cpu_count() or 1)))
@@ -52,47 +56,51 @@ class Batch:
 
 def store_files(writer: ObjectWriter, work: list[tuple[bytes, int]]) -> list[tuple[bytes, int]]:
     """Store these files (path and expected size) or contents (size -1); returns digest and size of each, in order."""
-    results, prepared = [], []
-    for path, expected in work:
-        if expected >= _STREAM_MIN_BYTES:
-            results.append(_store_large(writer, path))
-            continue
-        content = path if expected < 0 else _content(path, expected)
-        digest = sha256(content).digest()
-        results.append((digest, len(content)))
-        if writer.claim(digest):
-            prepared.append(prepare_hashed(BLOB, content, digest))
+    results: list[tuple[bytes, int]] = []
+    prepared: list[Prepared] = []
+    for start in range(0, len(work), _OPEN_MAX):
+        some = work[start : start + _OPEN_MAX]
+        with _opened(some) as descriptors:
+            for (source, expected), descriptor in zip(some, descriptors, strict=True):
+                if expected >= _STREAM_MIN_BYTES:
+                    results.append(_store_large(writer, descriptor))
+                    continue
+                content = source if expected < 0 else _read_all(descriptor, expected)
+                digest = sha256(content).digest()
+                results.append((digest, len(content)))
+                if writer.claim(digest):
+                    prepared.append(prepare_hashed(BLOB, content, digest))
     if prepared:
         writer.append(prepared)
     return results
 
 
-def _store_large(writer: ObjectWriter, path: bytes) -> tuple[bytes, int]:
+def _store_large(writer: ObjectWriter, descriptor: int) -> tuple[bytes, int]:
     """Hash a file piece by piece, and read it again to compress it only when its content is new."""
-    with _opened(path) as descriptor:
-        digest, size = sha256(), 0
-        for piece in _pieces(descriptor):
-            digest.update(piece)
-            size += len(piece)
-        if writer.has(digest.digest()):
-            return digest.digest(), size
-        os.lseek(descriptor, 0, os.SEEK_SET)
-        return writer.add_stream(_pieces(descriptor))
-
-
-def _content(path: bytes, expected: int) -> bytes | memoryview:
-    """The content of a file, until the thread reads the next one."""
-    with _opened(path) as descriptor:
-        return _read_all(descriptor, expected)
+    digest, size = sha256(), 0
+    for piece in _pieces(descriptor):
+        digest.update(piece)
+        size += len(piece)
+    if writer.has(digest.digest()):
+        return digest.digest(), size
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    return writer.add_stream(_pieces(descriptor))
 
 
 @contextmanager
-def _opened(path: bytes) -> Iterator[int]:
-    descriptor = _open_regular(path)
+def _opened(work: list[tuple[bytes, int]]) -> Iterator[list[int]]:
+    """These files, -1 for contents. What is not in memory is asked of the disk, of all files at once."""
+    descriptors: list[int] = []
     try:
-        yield descriptor
+        for path, expected in work:
+            descriptors.append(_open_regular(path) if expected >= 0 else -1)
+            if expected > 0:
+                os.posix_fadvise(descriptors[-1], 0, min(expected, _AHEAD_BYTES), os.POSIX_FADV_WILLNEED)
+        yield descriptors
     finally:
-        os.close(descriptor)
+        for descriptor in descriptors:
+            if descriptor >= 0:
+                os.close(descriptor)
 
 
 def _open_regular(path: bytes) -> int:
@@ -110,7 +118,7 @@ def _open_regular(path: bytes) -> int:
 
 
 def _read_all(descriptor: int, expected: int) -> bytes | memoryview:
-    """Into the thread's own buffer: new memory for every file would cost more than its hash."""
+    """Into the thread's own buffer, until it reads the next: new memory for every file costs more than its hash."""
     buffer = _own.__dict__.get("buffer")
     if buffer is None or len(buffer) <= expected:
         buffer = _own.buffer = memoryview(bytearray(max(_BUFFER_MIN_BYTES, expected + 1)))

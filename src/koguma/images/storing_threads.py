@@ -10,6 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from koguma.images.objects import ObjectWriter
 from koguma.images.storing import Batch, Done, store_files
 
+_COUNT_MAX = 16
 _IN_FLIGHT_MAX = 16
 """Batches waiting or running: bounds memory to some tens of megabytes."""
 
@@ -20,7 +21,7 @@ class StoringThreads:
     def __init__(self, writer: ObjectWriter, progress: Callable[[int], None]) -> None:
         self._writer = writer
         self._progress = progress
-        self._pool = ThreadPoolExecutor(max(2, os.cpu_count() or 1), thread_name_prefix="hash")
+        self._pool = ThreadPoolExecutor(min(_COUNT_MAX, max(2, os.cpu_count() or 1)), thread_name_prefix="hash")
         self._batch = Batch()
         self._running: deque[tuple[Future[list[tuple[bytes, int]]], Batch]] = deque()
 
