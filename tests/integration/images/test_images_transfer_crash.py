@@ -91,13 +91,13 @@ class Kills:
         self.hits = 0
 
     def kill(self, process: subprocess.Popen[bytes], chance: random.Random) -> None:
-        time.sleep(chance.uniform(0.2, self._until_s))
+        time.sleep(chance.uniform(0.02, self._until_s))
         if process.poll() is None:
             process.send_signal(signal.SIGKILL)
             self.hits += 1
         else:
             # The machine is less busy than it was when the usual time was taken.
-            self._until_s = max(0.3, self._until_s * 0.6)
+            self._until_s = max(0.05, self._until_s * 0.6)
         process.communicate(timeout=60)
 
 
