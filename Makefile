@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 NODES ?= 3
 # What tests compare with, besides the tools of the lab.
-TEST_PACKAGES := rsync acl rpm busybox-static skopeo umoci fdisk uidmap
+TEST_PACKAGES := rsync acl rpm busybox-static skopeo umoci fdisk uidmap libiscsi-bin qemu-block-extra
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
