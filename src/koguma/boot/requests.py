@@ -20,7 +20,6 @@ REGISTER_SIZE_MAX_BYTES = 256 * 1024
 REPORT_SIZE_MAX_BYTES = 16 * 1024
 REASON_LENGTH_MAX = 2000
 
-
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _MAC = re.compile(r"([0-9a-f]{2}:){5}[0-9a-f]{2}")
 _PHASE = re.compile(r"[a-z][a-z0-9-]{0,31}")

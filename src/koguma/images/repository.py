@@ -225,7 +225,9 @@ class Repository:
 
     def root_image(self, tree: str) -> Path | None:
         """A squashfs of this tree that was made before, for a commit or for an edit."""
-        cached = self.path / "cache" / "images" / f"{tree}.squashfs"
+        from koguma.images.rootimages import kept_image  # noqa: PLC0415
+
+        cached = kept_image(self.path, tree)
         if cached.exists():
             return cached
         for ref in self.refs.all():

@@ -71,14 +71,14 @@ def provide_image(
         if _noted(kept) in (None, f"{digest} {size}"):
             os.link(same, path)
             return ManifestFile(path.name, size, digest)
-        forget_image(kept)  # it was damaged on the disk: it is made anew
+    forget_image(kept)  # damaged on the disk and no donor; or notes without their image
     packed = write_image(repository.objects, root, path, donor_of(repository, commit), progress)
     digest, size = file_digest(path)
     kept.parent.mkdir(exist_ok=True)
-    forget_image(kept)
-    os.link(path, kept)
+    # Before the image: one that a power cut left without its last blocks is found out by its digest.
     write_atomically(_digest_path(kept), f"{digest} {size}".encode())
     write_atomically(note_path(kept), encode_note(packed))
+    os.link(path, kept)
     return ManifestFile(path.name, size, digest)
 
 
@@ -112,12 +112,10 @@ def forget_unused_image(image: Path) -> None:
 
 
 def forget_image(image: Path) -> None:
-    for path in (image, *notes_of(image)):
+    from koguma.images.squashfs.donors import note_path  # noqa: PLC0415 - `log` must start fast
+
+    for path in (image, _digest_path(image), note_path(image)):
         path.unlink(missing_ok=True)
-
-
-def notes_of(image: Path) -> tuple[Path, ...]:
-    return _digest_path(image), image.with_suffix(".blocks")
 
 
 def _trees_before(repository: Repository, commit: Commit) -> Iterator[str]:

@@ -11,6 +11,7 @@ from koguma.images.objects import ObjectWriter
 from koguma.images.storing import Batch, Done, store_files
 
 _COUNT_MAX = 16
+"""Each may have `storing`'s number of files open, and a process not many more than a thousand."""
 _IN_FLIGHT_MAX = 16
 """Batches waiting or running: bounds memory to some tens of megabytes."""
 

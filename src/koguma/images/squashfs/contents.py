@@ -39,6 +39,7 @@ _AHEAD_BYTES = 24 * 1024 * 1024
 _SYNC_BYTES = 64 * 1024 * 1024
 """Written before the disk is set to work on it: who makes the image durable in the end has less to wait for."""
 _JOB_COST_BYTES = 16 * 1024
+"""What one more job holds beside its content, so that many small ones are bounded, too."""
 _ZEROS = bytes(BLOCK_BYTES)
 _own = threading.local()
 

@@ -63,24 +63,18 @@ def _pack(
 def _write_tables(folders: list[Folder], contents: Contents, descriptor: int) -> None:
     inodes = Inodes(folders, contents)
     at = inodes_at = os.lseek(descriptor, 0, os.SEEK_CUR)
-    parts = [inodes.inodes.to_bytes()]
-    at += len(parts[-1])
-    directories_at = at
-    parts.append(inodes.directories.to_bytes())
-    at += len(parts[-1])
-    places = []
-    for make in (
-        lambda at: layout.table(contents.fragment_table(), at),
-        lambda at: layout.table(inodes.ids(), at),
-        inodes.attributes,
-    ):
-        packed, begin = make(at)
-        parts.append(packed)
-        places.append(begin)
-        at += len(packed)
-    fragments_at, ids_at, attributes_at = places
-    parts.append(bytes(-at % layout.PAD_BYTES))
-    write_parts(descriptor, parts)
+    inode_blocks = inodes.inodes.to_bytes()
+    at = directories_at = at + len(inode_blocks)
+    listings = inodes.directories.to_bytes()
+    at += len(listings)
+    fragments, fragments_at = layout.table(contents.fragment_table(), at)
+    at += len(fragments)
+    ids, ids_at = layout.table(inodes.ids(), at)
+    at += len(ids)
+    attributes, attributes_at = inodes.attributes.table(at)
+    at += len(attributes)
+    padding = bytes(-at % layout.PAD_BYTES)
+    write_parts(descriptor, [inode_blocks, listings, fragments, ids, attributes, padding])
     os.lseek(descriptor, 0, os.SEEK_SET)
     tables = Tables(
         inodes=inodes.count,

@@ -1,4 +1,4 @@
-"""The tables of an image: inodes, listings of directories, owners and extended attributes."""
+"""The tables of an image that say what is where: inodes, listings of directories, owners."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from typing import NamedTuple
 from koguma.images import trees
 from koguma.images.errors import TreeError
 from koguma.images.squashfs import layout
+from koguma.images.squashfs.attributes import Attributes
 from koguma.images.squashfs.contents import Contents, InFragment
 from koguma.images.squashfs.donors import Packed
 from koguma.images.squashfs.layout import Metadata
-from koguma.images.trees import Entry, Xattrs
+from koguma.images.trees import Entry
 
 _KINDS = {
     trees.DIRECTORY: layout.DIRECTORY,
@@ -55,12 +56,11 @@ class Inodes:
     """The tables of these folders, parents before children, whose files are in `contents`."""
 
     def __init__(self, folders: list[Folder], contents: Contents) -> None:
-        self.inodes, self.directories = Metadata(), Metadata()
+        self.inodes, self.directories, self.attributes = Metadata(), Metadata(), Attributes()
         self.count = len(folders)
         self.root = 0
         """Reference of the root's inode."""
         self._contents = contents
-        self._attributes = Attributes()
         self._ids: dict[int, int] = {}
         self._links = Counter(entry.link for folder in folders for entry in folder.children if entry.link)
         self._linked: dict[bytes, _Inode] = {}
@@ -84,17 +84,13 @@ class Inodes:
     def id_count(self) -> int:
         return len(self._ids)
 
-    def attributes(self, at: int) -> tuple[bytes, int]:
-        """As `layout.table`, of the extended attributes."""
-        return self._attributes.table(at)
-
     def _file(self, entry: Entry) -> _Inode:
         """Anything but a directory; the inode of a hard-linked file is written for its first name."""
         if entry.link and (written := self._linked.get(entry.link)):
             return written
         self.count += 1
         links = self._links[entry.link] if entry.link else 1
-        attributes = self._attributes.place_of(entry)
+        attributes = self.attributes.place_of(entry)
         extended, body = self._body(entry, links, attributes)
         written = self._write(entry, self.count, body, extended=extended)
         if entry.link:
@@ -134,7 +130,7 @@ class Inodes:
         size += layout.LISTING_EXTRA
         parent = folder.parent + 1 or _ABOVE_ROOT
         links = 2 + sum(entry.kind == trees.DIRECTORY for entry in folder.children)
-        attributes = self._attributes.place_of(folder.entry)
+        attributes = self.attributes.place_of(folder.entry)
         if attributes == layout.NO_ATTRIBUTES and not index and size <= _MAX_16:
             body = layout.DIRECTORY_BODY.pack(block, links, size, offset, parent)
             return self._write(folder.entry, number, body, extended=False)
@@ -202,39 +198,6 @@ class Inodes:
         return min(place, _MAX_16)  # more are refused in the end
 
 
-class Attributes:
-    """Extended attributes: every set of them once."""
-
-    def __init__(self) -> None:
-        self._pairs = Metadata()
-        self._sets: dict[Xattrs, int] = {}
-        self._table: list[bytes] = []
-
-    def place_of(self, entry: Entry) -> int:
-        """Where a file's set is in the table, NO_ATTRIBUTES when it has none that squashfs has a place for."""
-        kept = tuple(pair for pair in entry.xattrs if pair[0].startswith(layout.ATTRIBUTE_PREFIXES))
-        if not kept:
-            return layout.NO_ATTRIBUTES
-        place = self._sets.get(kept)
-        if place is None:
-            place = self._sets[kept] = len(self._table)
-            block, offset = self._pairs.place()
-            names = sum(len(name) + 1 for name, _ in kept)
-            self._table.append(layout.ATTRIBUTES.pack(block << 16 | offset, len(kept), names))
-            for name, value in kept:
-                self._pairs.append(_attribute(name, value))
-        return place
-
-    def table(self, at: int) -> tuple[bytes, int]:
-        """As `layout.table`; NO_TABLE when there is none."""
-        if not self._table:
-            return b"", layout.NO_TABLE
-        pairs = self._pairs.to_bytes()
-        header = layout.ATTRIBUTES_TABLE.pack(at, len(self._table), 0)
-        packed, begin = layout.table(b"".join(self._table), at + len(pairs), header)
-        return pairs + packed, begin
-
-
 def folders_below(read: Callable[[bytes], bytes], root: Entry) -> list[Folder]:
     """Every directory, parents before children, in the order of their paths."""
     folders: list[Folder] = []
@@ -246,14 +209,6 @@ def folders_below(read: Callable[[bytes], bytes], root: Entry) -> list[Folder]:
         waiting += reversed(below)
         folders.append(Folder(entry, children, parent))
     return folders
-
-
-def _attribute(name: bytes, value: bytes) -> bytes:
-    number, prefix = next(
-        (number, prefix) for number, prefix in enumerate(layout.ATTRIBUTE_PREFIXES) if name.startswith(prefix)
-    )
-    rest = name[len(prefix) :]
-    return layout.ATTRIBUTE.pack(number, len(rest)) + rest + layout.NUMBER.pack(len(value)) + value
 
 
 def _device_number(major: int, minor: int) -> int:

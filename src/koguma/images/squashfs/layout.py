@@ -52,11 +52,13 @@ LISTING_EXTRA = 3
 """What an inode says more than its listing has: `.` and `..` count so much."""
 
 FRAGMENT = struct.Struct("<QII")
+"""Where it is, its size as a block's, zero."""
 ATTRIBUTE = struct.Struct("<HH")
 """Where its name begins, length of the rest of it."""
 ATTRIBUTES = struct.Struct("<QII")
-"""Place, number, bytes of their names."""
+"""Of a set: its place, number of pairs, bytes of their names as they are listed."""
 ATTRIBUTES_TABLE = struct.Struct("<QII")
+"""Where the pairs begin, number of sets, zero."""
 ATTRIBUTE_PREFIXES = (b"user.", b"trusted.", b"security.")
 
 _SUPER = struct.Struct("<4sIIIIHHHHHHQQQQQQQQ")
