@@ -17,6 +17,7 @@ _NAMES = ("changelog.Debian.gz", "changelog.Debian.{architecture}.gz", "changelo
 _MAX_BYTES = 16 * 1024 * 1024
 """The newest entries stand first; no changelog needs more, and no compressed file can take the memory."""
 _FIRST_BYTES = 4 * 1024
+_PIECE_BYTES = 16 * 1024
 
 
 def debian_changelog(read: Read, root: Entry, change: PackageChange) -> tuple[ChangelogEntry, ...]:
@@ -90,16 +91,20 @@ def _beginnings(file: BytesIO | _Gunzip) -> Iterator[str]:
 
 
 class _Gunzip:
-    """As a file; `gzip` itself takes longer to load than most changelogs to read."""
+    """As a file; `gzip` itself takes longer to load than most changelogs to read.
+
+    The content goes in by pieces: zlib copies what it has not used yet after every read.
+    """
 
     def __init__(self, content: bytes) -> None:
         self._stream = zlib.decompressobj(wbits=31)
-        self._rest = content
+        self._pieces = (content[at : at + _PIECE_BYTES] for at in range(0, len(content), _PIECE_BYTES))
 
     def read(self, size: int) -> bytes:
+        found = b""
         try:
-            piece = self._stream.decompress(self._rest, size)
+            while len(found) < size and (piece := self._stream.unconsumed_tail or next(self._pieces, b"")):
+                found += self._stream.decompress(piece, size - len(found))
         except zlib.error as error:
             raise ValueError(f"a changelog must be a gzip file: {error}") from None
-        self._rest = self._stream.unconsumed_tail
-        return piece
+        return found

@@ -104,7 +104,7 @@ def unit_changes(files: Iterable[FileChange]) -> tuple[UnitChange, ...]:
     """Changes of systemd's units, of their overrides (`x.service.d/*.conf`) and of what boots start (`*.wants`)."""
     found: dict[tuple[str, str], UnitChange] = {}
     for item in files:
-        told = _unit_change(item)
+        told = _unit_change(item) if item.path.startswith(UNIT_FOLDERS) else None
         if told:
             found.setdefault((told.unit, told.change), told)
     # A unit that is gone is not also disabled, and a new one that starts is told as both.
@@ -114,9 +114,10 @@ def unit_changes(files: Iterable[FileChange]) -> tuple[UnitChange, ...]:
 
 
 def _unit_change(item: FileChange) -> UnitChange | None:
-    folder = next((each for each in UNIT_FOLDERS if item.path.startswith(each)), None)
-    if folder is None or item.kind == "directory":
+    """What a change below one of the folders of units means."""
+    if item.kind == "directory":
         return None
+    folder = next(each for each in UNIT_FOLDERS if item.path.startswith(each))
     parent, _, name = item.path.removeprefix(folder).rpartition(b"/")
     if parent.endswith(b".d"):
         return UnitChange(_text(parent[:-2]), "changed")

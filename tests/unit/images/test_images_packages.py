@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import random
 import struct
 from pathlib import Path
 
@@ -178,6 +179,25 @@ def test_an_upgrade_tells_what_the_changelog_says_since_the_old_version(reposito
     ]
     assert "Another" in package.changelog[0].text
     assert "maintainer@" not in package.changelog[0].text
+
+
+def test_a_changelog_of_hundreds_of_versions_is_read_until_the_old_one(repository: Repository, tmp_path: Path) -> None:
+    points = [random.Random(number).randbytes(400).hex() for number in range(400)]
+    text = "".join(
+        f"tree ({number}) unstable; urgency=medium\n\n  * {points[number]}\n\n -- A Maintainer <a@example.org>\n\n"
+        for number in reversed(range(400))
+    )
+    status = "var/lib/dpkg/status"
+    commit_files(repository, tmp_path, "old", {status: DPKG_STATUS.format(name="tree", version="99")})
+    files: dict[str, str | bytes] = {status: DPKG_STATUS.format(name="tree", version="399")}
+    files["usr/share/doc/tree/changelog.Debian.gz"] = gzip.compress(text.encode())
+    commit_files(repository, tmp_path, "new", files)
+
+    (package,) = repository.diff("old", "new").packages
+
+    assert [(entry.version, entry.head) for entry in package.changelog] == [
+        (str(number), points[number]) for number in reversed(range(100, 400))
+    ]
 
 
 def test_a_changelog_that_is_no_gzip_file_is_left_out(repository: Repository, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from koguma.cli.image.printing import printable
@@ -94,6 +94,11 @@ def shortened(text: str) -> str:
 
 
 def _print_files(diff: Diff) -> None:
+    if diff.files:
+        print("\n".join(_file_lines(diff)), end="\n\n")
+
+
+def _file_lines(diff: Diff) -> Iterator[str]:
     """One line a path; what only got another name has one line for both names, and a directory one for all in it."""
     new_names = {move.new_path: move for move in diff.moves}
     folders = tuple(
@@ -103,14 +108,12 @@ def _print_files(diff: Diff) -> None:
     for file in diff.files:
         if file.change == "added" and file.path in new_names:
             move = new_names[file.path]
-            print(f"R /{printable(move.old_path)} -> /{printable(move.new_path)}")
+            yield f"R /{printable(move.old_path)} -> /{printable(move.new_path)}"
         elif not (file.change == "removed" and file.path in old_names) and not (
             folders and file.change != "changed" and file.path.startswith(folders)
         ):
             aspects = f" ({', '.join(file.aspects)})" if file.aspects else ""
-            print(f"{_LETTERS[file.change]} /{printable(file.path)}{aspects}")
-    if diff.files:
-        print()
+            yield f"{_LETTERS[file.change]} /{printable(file.path)}{aspects}"
 
 
 def _print_stat(files: Iterable[FileChange], read: Read) -> None:
