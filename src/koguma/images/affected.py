@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from koguma.images.commits import Commit
 from koguma.images.errors import ImageError
-from koguma.images.labels import Label, read_labels
+from koguma.images.labelfile import Label, read_labels
 from koguma.images.repository import Repository
 from koguma.images.trees import DIRECTORY, FILE, decode, read_root
 

@@ -18,7 +18,7 @@ from koguma.errors import KogumaError
 from koguma.images.commits import ABBREVIATED_DIGITS
 from koguma.images.errors import ManifestError
 from koguma.images.files import storage_errors
-from koguma.images.labels import FORMAT, labels_checksum
+from koguma.images.labelfile import FORMAT, labels_checksum, labels_path
 from koguma.images.signing import key_id, load_signing_key, trusted_keys, verify
 from koguma.model.manifest import Manifest, ManifestFile
 
@@ -141,7 +141,7 @@ def _artifacts(repository: Path) -> list[Path]:
 
 def _labels(repository: Path) -> tuple[dict[str, list[str]], list[str]]:
     """The labels by commit, and what is wrong with labels.json."""
-    path = repository / "boot" / "labels.json"
+    path = labels_path(repository)
     by_commit: dict[str, list[str]] = {}
     problems = []
     try:

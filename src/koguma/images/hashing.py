@@ -7,11 +7,12 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from koguma.images.objects import ObjectWriter
-from koguma.images.storing import Done
-from koguma.images.storing_threads import StoringThreads
+from koguma.images.processors import processes_worth_it
 
 if TYPE_CHECKING:
+    from koguma.images.storing import Done
     from koguma.images.storing_processes import StoringProcesses
+    from koguma.images.storing_threads import StoringThreads
 
 _PROCESSES_MIN_BYTES = 32 * 1024 * 1024
 """From here on processes save more than starting them costs, some hundredths of a second."""
@@ -70,14 +71,16 @@ class FileHasher:
 
     def _in_threads(self) -> StoringThreads:
         if self._threads is None:
+            from koguma.images.storing_threads import StoringThreads  # noqa: PLC0415 - many commits change no file
+
             self._threads = StoringThreads(self._writer, self._progress)
         return self._threads
 
     def _start_processes(self) -> None:
-        from koguma.images import storing_processes  # noqa: PLC0415 - few commits are large
+        if processes_worth_it():
+            from koguma.images.storing_processes import StoringProcesses  # noqa: PLC0415 - few commits are large
 
-        if storing_processes.are_worth_it():
-            self._processes = storing_processes.StoringProcesses(self._writer, self._progress)
+            self._processes = StoringProcesses(self._writer, self._progress)
 
 
 def _nobody(_: int) -> None:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import os
 import time
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ from koguma.images.artifacts import (
 )
 from koguma.images.commits import ABBREVIATED_DIGITS, Commit, history
 from koguma.images.files import locked, storage_errors, write_atomically
+from koguma.images.labelfile import Label, encode_labels, labels_path, read_labels
 from koguma.images.pins import labels_in_use, pins
 from koguma.images.policy import Policy, load_policy
 from koguma.images.refs import Ref
@@ -39,19 +39,8 @@ from koguma.images.rootimages import forget_images
 if TYPE_CHECKING:
     from koguma.images.repository import Repository
 
-FORMAT = "koguma-labels/1"
 _CORES_PER_ARTIFACT = 4
 """Making one image uses some cores well: more than one artifact at a time pays with more."""
-
-
-@dataclass(frozen=True, slots=True)
-class Label:
-    """A name machines can boot by."""
-
-    name: str
-    kind: str
-    """branch, tag or commit."""
-    commit: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,15 +71,6 @@ class _Observed:
     published: Mapping[str, Label]
     policy: Policy
     plan: Plan
-
-
-def read_labels(repository: Path) -> list[Label]:
-    """The labels as published. A reader may do this at any time, without a lock."""
-    try:
-        document = json.loads((repository / "boot" / "labels.json").read_bytes())
-    except FileNotFoundError:
-        return []
-    return [Label(name, item["kind"], item["commit"]) for name, item in document["labels"].items()]
 
 
 def update_labels(repository: Repository, progress: Callable[[str, int], None] | None = None) -> LabelState:
@@ -136,11 +116,6 @@ def _missing(repository: Repository, seen: _Observed) -> list[Commit]:
     ]
 
 
-def labels_checksum(document: dict[str, Any]) -> str:
-    """What `fsck` knows a changed labels.json by; whoever boots machines need not look at it."""
-    return f"{zlib.crc32(json.dumps(document['labels'], indent=1).encode()):08x}"
-
-
 def publish_labels(repository: Repository) -> None:
     """Let labels.json follow the refs, as far as the artifacts are there. Makes nothing, so it takes milliseconds."""
     with storage_errors("a label"), _alone(repository):
@@ -153,13 +128,8 @@ def _alone(repository: Repository) -> Any:
 
 def _publish(repository: Repository) -> _Observed:
     seen = _observe(repository)
-    document: dict[str, Any] = {
-        "format": FORMAT,
-        "labels": {label.name: {"commit": label.commit, "kind": label.kind} for label in _labels(repository, seen)},
-    }
-    document["crc32"] = labels_checksum(document)
-    path = repository.path / "boot" / "labels.json"
-    data = json.dumps(document, indent=1).encode() + b"\n"
+    path = labels_path(repository.path)
+    data = encode_labels(_labels(repository, seen))
     if not path.exists() or path.read_bytes() != data:
         write_atomically(path, data)
     return seen

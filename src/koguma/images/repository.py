@@ -26,7 +26,8 @@ from koguma.images.trees import Entry, read_root
 
 if TYPE_CHECKING:
     from koguma.images.diff import Diff
-    from koguma.images.labels import Label, LabelState
+    from koguma.images.labelfile import Label
+    from koguma.images.labels import LabelState
     from koguma.images.pathspec import PathSpec
     from koguma.images.reboot import Reboot
 
@@ -208,9 +209,19 @@ class Repository:
 
     def labels(self) -> list[Label]:
         """The labels as they are published now."""
-        from koguma.images.labels import read_labels  # noqa: PLC0415
+        from koguma.images.labelfile import read_labels  # noqa: PLC0415
 
         return read_labels(self.path)
+
+    def is_labelled(self, commit: str) -> bool:
+        """Whether every branch and tag on this commit is a label that leads to it, and its artifact is there.
+
+        Under a policy, which may say otherwise by now, the answer is no.
+        """
+        named = {label.name for label in self.labels() if label.commit == commit}
+        refs = {ref.name for ref in self.refs.all() if ref.commit == commit}
+        there = (self.path / "boot" / "artifacts" / commit).is_dir()
+        return there and refs <= named and not (self.path / "policy.toml").exists()
 
     def labelled_refs(self) -> tuple[list[Ref], list[tuple[str, str]]]:
         """The refs that may yield labels; and the commits of those that policy forbids, with the reason."""

@@ -15,12 +15,12 @@ import stat
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from koguma.images.errors import TreeError
 from koguma.images.hashing import FileHasher
 from koguma.images.inodes import compiled_stems, entry_of, kept_mtime_ns
+from koguma.images.lookahead import Lookahead
 from koguma.images.objects import TREE, ObjectStore, ObjectWriter
 from koguma.images.statcache import RECENT_NS, SIGNATURE, UNTRUSTED, CachedDirectory, StatCache
 from koguma.images.trees import DIRECTORY, EMPTY_DIGEST, FILE, Entry, decode, encode, encode_root, link_id
@@ -33,24 +33,30 @@ _NO_NAMES = b"\0\0"
 """The signature of an empty directory."""
 
 
-@dataclass(slots=True)
 class _Folder:
-    """A directory of the walk, on its way to becoming a tree object."""
+    """A directory of the walk, on its way to becoming a tree object. No dataclass: those take milliseconds to load."""
 
-    path: bytes
-    signature: bytes
-    cached: CachedDirectory | None
-    folders: dict[bytes, _Folder]
-    entries: dict[bytes, Entry] | None
-    """None while nothing but its subdirectories may differ from what is cached."""
+    __slots__ = ("cached", "entries", "folders", "path", "signature")
+
+    def __init__(
+        self, path: bytes, signature: bytes, cached: CachedDirectory | None, folders: dict[bytes, _Folder]
+    ) -> None:
+        self.path = path
+        self.signature = signature
+        self.cached = cached
+        self.folders = folders
+        self.entries: dict[bytes, Entry] | None = None
+        """None while nothing but its subdirectories may differ from what is cached."""
 
 
-@dataclass(slots=True)
 class _Links:
     """Names that share an inode, met during the walk."""
 
-    names: list[tuple[_Folder, bytes]] = field(default_factory=list)
-    hashing: bool = False
+    __slots__ = ("hashing", "names")
+
+    def __init__(self) -> None:
+        self.names: list[tuple[_Folder, bytes]] = []
+        self.hashing = False
 
 
 def scan(
@@ -80,7 +86,7 @@ def scan(
     cache = StatCache.load(cache_folder, root.resolve(), status.st_dev, keep_times=keep_times)
     with FileHasher(writer, progress) as hasher, _walking():
         walk = _Walk(top, status.st_dev, store, hasher, cache, keep_times=keep_times, one_file_system=one_file_system)
-        tree, attributes = walk.folder(b"", 0), entry_of(top, b"", status, status.st_mtime_ns if keep_times else None)
+        tree, attributes = walk.tree(), entry_of(top, b"", status, status.st_mtime_ns if keep_times else None)
         hasher.finish()
         walk.settle()
         found: dict[bytes, CachedDirectory] = {}
@@ -128,19 +134,26 @@ class _Walk:
         self._links: dict[int, _Links] = {}
         self._hashed: list[tuple[_Folder, bytes, bytes, int]] = []
 
-    def folder(self, path: bytes, depth: int) -> _Folder:
+    def tree(self) -> _Folder:
+        """Walk all of it."""
+        with Lookahead([*self._cached], self._is_as_cached) as self._ahead:
+            return self._folder(b"", 0)
+
+    def _folder(self, path: bytes, depth: int) -> _Folder:
         if depth > _DEPTH_MAX:
             raise TreeError(f"directories may be nested {_DEPTH_MAX} deep, got more ({os.fsdecode(path)[:80]!r}…)")
-        absolute = self._top + b"/" + path if path else self._top
+        cached = self._cached.get(path)
+        if cached and self._ahead.unchanged(path) and self._store.contains(cached.tree):
+            folders = {name: self._folder(_joined(path, name), depth + 1) for name in cached.folders()}
+            return _Folder(path, cached.signature, cached, folders)
+        absolute = _joined(self._top, path)
         found, linked = self._list(absolute)
         signature, trusted = self._signature(found)
-        cached = self._cached.get(path)
-        folder = _Folder(path, signature, cached, {}, None)
-        below = path + b"/" if path else b""
+        folder = _Folder(path, signature, cached, {})
         for name, status in found:
             if stat.S_ISDIR(status.st_mode):
                 if status.st_dev != self._device and self._one_file_system:
-                    folder.folders[name] = _Folder(below + name, _NO_NAMES, None, {}, {})
+                    folder.folders[name] = _Folder(_joined(path, name), _NO_NAMES, None, {})
                     continue
                 if status.st_dev != self._device:
                     place = os.fsdecode(absolute + b"/" + name)
@@ -148,11 +161,21 @@ class _Walk:
                         f"a tree to commit may not have mounts inside, got {place!r}; unmount it first, or take"
                         " it as an empty directory with: koguma image import --one-file-system"
                     )
-                folder.folders[name] = self.folder(below + name, depth + 1)
+                folder.folders[name] = self._folder(_joined(path, name), depth + 1)
         same = cached is not None and trusted and cached.signature == signature
         if linked or not same or cached is None or not self._store.contains(cached.tree):
             folder.entries = self._entries(folder, found, absolute)
         return folder
+
+    def _is_as_cached(self, path: bytes) -> bool:
+        """Whether a directory is as it was, with nothing in it that the whole tree must be known for."""
+        try:
+            found, linked = self._list(_joined(self._top, path))
+        except TreeError:
+            return False
+        signature, trusted = self._signature(found)
+        here = all(status.st_dev == self._device for _, status in found)
+        return here and trusted and not linked and self._cached[path].signature == signature
 
     def _list(self, absolute: bytes) -> tuple[list[tuple[bytes, os.stat_result]], bool]:
         """Names and statuses in order of names, and whether a file among them has more than one name."""
@@ -243,6 +266,10 @@ class _Walk:
             )
             for _, name, entries in members:
                 entries[name] = entries[name]._replace(link=link, digest=first.digest, size=first.size)
+
+
+def _joined(folder: bytes, name: bytes) -> bytes:
+    return folder + b"/" + name if folder and name else folder or name
 
 
 def _name(item: tuple[bytes, os.stat_result]) -> bytes:

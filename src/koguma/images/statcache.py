@@ -8,10 +8,11 @@ ctime, size and mode. The ctime changes whenever content or any attribute does a
 from __future__ import annotations
 
 import os
+import stat
 import struct
-from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import NamedTuple
 
 import zstandard
 
@@ -30,8 +31,7 @@ _HEADER = struct.Struct("<8sI32s")
 _RECORD = struct.Struct("<II32s")
 
 
-@dataclass(frozen=True, slots=True)
-class CachedDirectory:
+class CachedDirectory(NamedTuple):
     """A directory as it was: its tree's id, and its signature (names joined by NUL, two NULs, one SIGNATURE each)."""
 
     tree: bytes
@@ -42,6 +42,12 @@ class CachedDirectory:
         step = SIGNATURE.size
         parts = names.split(b"\0") if names else []
         return {name: packed[step * at : step * at + step] for at, name in enumerate(parts)}
+
+    def folders(self) -> list[bytes]:
+        """The names that are directories."""
+        names, _, packed = self.signature.partition(b"\0\0")
+        parts = zip(names.split(b"\0"), SIGNATURE.iter_unpack(packed), strict=False)
+        return [name for name, (_, _, _, mode) in parts if stat.S_ISDIR(mode)]
 
 
 class StatCache:

@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
-import os
 import signal
-import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection, wait
@@ -20,27 +18,18 @@ from typing import Any, NoReturn
 
 from koguma.images.errors import ImageError, StorageError
 from koguma.images.objects import ObjectWriter
+from koguma.images.processors import processors
 from koguma.images.storing import Batch, Done, store_files
 
 _IN_FLIGHT_MAX = 16
 """Batches that a process has been sent: their results fit the pipe, so it never waits for its parent to read."""
 _AHEAD_BYTES = 6 * 1024 * 1024
 """What it has been sent is enough to do while the parent looks at files; what waits for that can go to another one."""
-_COUNT_MAX = 16
 _SYNC = "sync"
 """Sent when there is nothing more to store: disks are waited for while the parent makes its directories."""
 _END_S = 1.0
 _FILE_COST_BYTES = 20_000
 """What opening and recording a file costs, in bytes that could be stored meanwhile."""
-
-
-def are_worth_it() -> bool:
-    """Whether there are processors for them, and no thread whose locks a forked process would inherit."""
-    return _count() > 1 and threading.active_count() == 1
-
-
-def _count() -> int:
-    return min(_COUNT_MAX, len(os.sched_getaffinity(0)))
 
 
 class StoringProcesses:
@@ -52,7 +41,7 @@ class StoringProcesses:
         self._by_size: dict[int, _Helper] = {}
         self._shared: set[int] = set()
         """The sizes of more than one file."""
-        for _ in range(_count()):
+        for _ in range(processors()):
             self._helpers.append(_Helper(writer, [helper.connection for helper in self._helpers]))
         writer.accompany(self)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from koguma.images.repository import Repository
-from tests.unit.images.making import make_tree
+from tests.unit.images.making import make_bootable_tree, make_tree
 
 Image = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -70,6 +71,40 @@ def test_names_that_are_not_text_are_printed_safely(image: Image, tmp_path: Path
     image("commit", "-b", "main", "-m", "second", str(tree))
 
     assert "A /\\xff\\x1b[31m\n" in image("show").stdout
+
+
+def test_a_commit_that_changes_nothing_makes_the_label_that_is_missing(image: Image, tmp_path: Path) -> None:
+    tree = make_bootable_tree(tmp_path / "tree")
+    image("init")
+    commit = image("commit", "-b", "main", "-m", "first", str(tree)).stdout.strip()
+    boot = tmp_path / "repository" / "boot"
+    published = (boot / "labels.json").stat()
+
+    def again() -> None:
+        assert image("commit", "-b", "main", "-m", "again", str(tree)).stdout.strip() == commit
+
+    again()
+    assert (boot / "labels.json").stat() == published
+
+    shutil.rmtree(boot / "artifacts" / commit)
+    again()
+    assert (boot / "artifacts" / commit / "root.squashfs").exists()
+
+    (boot / "labels.json").write_text('{"format": "koguma-labels/1", "labels": {}}')
+    again()
+    assert sorted(json.loads((boot / "labels.json").read_text())["labels"]) == [commit[:12], "main"]
+
+
+def test_whether_a_label_may_be_there_is_asked_again_under_a_policy(tmp_path: Path) -> None:
+    with Repository.init(tmp_path / "repository") as repository:
+        commit = repository.commit_tree(make_bootable_tree(tmp_path / "tree"), "main", "m").commit.id
+        assert not repository.is_labelled(commit)
+        repository.update_labels()
+        assert repository.is_labelled(commit)
+        repository.create_branch("other")
+        assert repository.is_labelled(commit)
+        (repository.path / "policy.toml").write_text('[signatures]\nrequire_signed = ["*"]\n')
+        assert not repository.is_labelled(commit)
 
 
 def test_labels_of_a_long_history_are_told_without_a_line_for_each_that_expired(image: Image, tmp_path: Path) -> None:

@@ -26,8 +26,8 @@ FILES = 300
 def processes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two of them from the first file on, on a machine with any number of processors."""
     monkeypatch.setattr(hashing, "_PROCESSES_MIN_BYTES", 0)
-    monkeypatch.setattr(storing_processes, "are_worth_it", lambda: True)
-    monkeypatch.setattr(storing_processes, "_count", lambda: 2)
+    monkeypatch.setattr(hashing, "processes_worth_it", lambda: 2)
+    monkeypatch.setattr(storing_processes, "processors", lambda: 2)
 
 
 @pytest.fixture

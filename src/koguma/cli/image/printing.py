@@ -18,14 +18,18 @@ def finish(repository: Repository, done: Committed, *, wait: bool) -> None:
     """Let the label follow the commit, then print the id, last."""
     if not done.created:
         say("nothing changed, so there is no new commit")
-    if wait:
-        state = update_labels(repository)
-        for missing in state.unlabelled:
-            if missing.commit == done.commit.id:
-                say(f"no label: {missing.reason}")
-    else:
-        labels_later(repository)
+    if done.created or not repository.is_labelled(done.commit.id):
+        _let_label_follow(repository, done.commit.id, wait=wait)
     print(done.commit.id)
+
+
+def _let_label_follow(repository: Repository, commit: str, *, wait: bool) -> None:
+    if not wait:
+        labels_later(repository)
+        return
+    for missing in update_labels(repository).unlabelled:
+        if missing.commit == commit:
+            say(f"no label: {missing.reason}")
 
 
 def labels_later(repository: Repository) -> None:

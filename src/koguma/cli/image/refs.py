@@ -12,7 +12,7 @@ from koguma.cli.image.common import Json, local_time, open_repository, print_jso
 from koguma.images.errors import RefError
 
 if TYPE_CHECKING:
-    from koguma.images.labels import Label
+    from koguma.images.labelfile import Label
     from koguma.images.refs import Ref
     from koguma.images.retention import Kept
 
