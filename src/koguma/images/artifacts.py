@@ -9,7 +9,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,10 +26,10 @@ from koguma.images.files import (
 )
 from koguma.images.rootimages import Progress, forget_unused_image, kept_image, provide_image
 from koguma.images.trees import Entry, read_root
-from koguma.model.manifest import COMMIT_FORMAT, Manifest, ManifestFile
 
 if TYPE_CHECKING:
     from koguma.images.repository import Repository
+    from koguma.model.manifest import ManifestFile
 
 TEMPORARY_PREFIX = ".new-"
 _ROOT_IMAGE = "root.squashfs"
@@ -150,7 +149,9 @@ def _make(repository: Repository, commit: Commit, final: Path, progress: Progres
 def _new_folder(repository: Path, final: Path) -> Iterator[Path]:
     """A folder beside the final one, locked while we live; removed when the block fails."""
     with locked(repository / "locks" / "labels", timeout_s=_WAIT_S, what="the labels"):
-        folder = Path(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX, dir=final.parent))
+        from tempfile import mkdtemp  # noqa: PLC0415 - most who look at artifacts make none
+
+        folder = Path(mkdtemp(prefix=TEMPORARY_PREFIX, dir=final.parent))
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         fcntl.flock(descriptor, fcntl.LOCK_EX)
     try:
@@ -166,6 +167,7 @@ def _manifest(
     repository: Repository, commit: Commit, root: Entry, files: dict[str, ManifestFile], version: str, machine: str
 ) -> bytes:
     from koguma.images.export import unpacked_size_bytes  # noqa: PLC0415 - `log` must start fast
+    from koguma.model.manifest import COMMIT_FORMAT, Manifest  # noqa: PLC0415
 
     return Manifest(
         format=COMMIT_FORMAT,
@@ -182,6 +184,8 @@ def _manifest(
 def _copy_out(repository: Repository, entry: Entry, path: Path) -> ManifestFile:
     """Write a stored file; its digest and size are the entry's own, checked while it is written."""
     from hashlib import sha256  # noqa: PLC0415 - `log` must start fast
+
+    from koguma.model.manifest import ManifestFile  # noqa: PLC0415
 
     digest = sha256()
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)

@@ -13,11 +13,9 @@ import json
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from koguma.images.artifacts import (
     artifact_path,
@@ -43,24 +41,21 @@ _CORES_PER_ARTIFACT = 4
 """Making one image uses some cores well: more than one artifact at a time pays with more."""
 
 
-@dataclass(frozen=True, slots=True)
-class Unlabelled:
+class Unlabelled(NamedTuple):
     """A commit that machines cannot boot, and why."""
 
     commit: str
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class LabelState:
+class LabelState(NamedTuple):
     labels: tuple[Label, ...]
     unlabelled: tuple[Unlabelled, ...]
     kept: Mapping[str, Kept]
     """Commit -> why it keeps its artifact, and until when."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Observed:
+class _Observed(NamedTuple):
     """What a plan is made from and what it decides, read together under the lock."""
 
     refs: Sequence[Ref]
@@ -95,6 +90,8 @@ def update_labels(repository: Repository, progress: Callable[[str, int], None] |
                 _remove_expired(repository, seen)
         reasons: dict[str, str | None] = {}
         if missing:
+            from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - mostly nothing is missing
+
             with ThreadPoolExecutor(max(1, (os.cpu_count() or 1) // _CORES_PER_ARTIFACT)) as pool:
                 reasons = dict(pool.map(ensure, missing))
             with _alone(repository):

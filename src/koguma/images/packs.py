@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from koguma.images.errors import CorruptError
-from koguma.images.files import write_all
+from koguma.images.files import begin_sync, write_all, write_parts
 from koguma.images.packfiles import (
     INDEX_SUFFIX,
     PACK_SUFFIX,
@@ -124,6 +124,7 @@ class PackWriter:
         while chunk := os.pread(spool, _COPY_BYTES, position):
             crc = zlib.crc32(chunk, crc)
             write_all(self._fd, chunk)
+            begin_sync(self._fd, start + RECORD.size + position, len(chunk))
             position += len(chunk)
         os.pwrite(self._fd, struct.pack("<I", crc) + body, start)
         self._places[object_id] = (start, stored)
@@ -182,8 +183,9 @@ class PackWriter:
 
     def _flush(self) -> None:
         if self._pending:
-            os.lseek(self._fd, 0, os.SEEK_END)
-            write_all(self._fd, b"".join(self._pending))
+            start = os.lseek(self._fd, 0, os.SEEK_END)
+            write_parts(self._fd, self._pending)
+            begin_sync(self._fd, start, self._pending_bytes)
             self._pending, self._pending_bytes = [], 0
 
 

@@ -6,20 +6,17 @@ policy silently left out. Acts on nothing: `labels` and `retention` follow [labe
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from koguma.images.errors import PolicyError
 
 FILE_NAME = "policy.toml"
 
 
-@dataclass(frozen=True, slots=True)
-class LabelPolicy:
+class LabelPolicy(NamedTuple):
     """Which commits keep a boot artifact. Heads of branches, tags, and what is pinned or in use always keep theirs."""
 
     enabled: bool = True
@@ -34,8 +31,7 @@ class LabelPolicy:
     """How long an artifact stays after its label went: a machine may be fetching it."""
 
 
-@dataclass(frozen=True, slots=True)
-class SignaturePolicy:
+class SignaturePolicy(NamedTuple):
     """Which refs may only move to signed commits."""
 
     require_signed: tuple[str, ...] = ()
@@ -46,19 +42,20 @@ class SignaturePolicy:
         return any(fnmatchcase(name, pattern) for pattern in self.require_signed)
 
 
-@dataclass(frozen=True, slots=True)
-class Policy:
-    labels: LabelPolicy = field(default_factory=LabelPolicy)
-    signatures: SignaturePolicy = field(default_factory=SignaturePolicy)
+class Policy(NamedTuple):
+    labels: LabelPolicy = LabelPolicy()
+    signatures: SignaturePolicy = SignaturePolicy()
 
 
 def load_policy(repository: Path) -> Policy:
     """The policy of the repository at this path; the defaults where there is no file. Raises PolicyError."""
     path = repository / FILE_NAME
+    if not path.exists():
+        return Policy()
+    import tomllib  # noqa: PLC0415 - few repositories have a policy
+
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return Policy()
     except (OSError, ValueError) as error:
         raise PolicyError(f"a policy must be readable TOML: {error} ({path})") from None
     for name in document:
@@ -76,7 +73,7 @@ def load_policy(repository: Path) -> Policy:
 
 def _table(document: Mapping[str, Any], name: str, kind: type[LabelPolicy | SignaturePolicy], path: Path) -> Any:
     table = document.get(name, {})
-    known = [item.name for item in fields(kind)]
+    known = kind._fields
     if not isinstance(table, dict):
         raise PolicyError(f"[{name}] must be a table, got {table!r} ({path})")
     for key in table:

@@ -6,7 +6,8 @@ Pure: the clock and everything found are arguments, and planning again changes n
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import NamedTuple
 
 from koguma.images.commits import Commit
 from koguma.images.policy import LabelPolicy
@@ -16,8 +17,7 @@ _DAY_S = 86400
 _MIB = 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Kept:
+class Kept(NamedTuple):
     """Why a commit keeps its artifact."""
 
     why: str
@@ -27,24 +27,22 @@ class Kept:
     """Seconds since 1970; None when no time ends it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(NamedTuple):
     """What the plan is made from."""
 
     refs: Sequence[Ref]
     histories: Mapping[str, Sequence[Commit]]
     """Commit id of a ref -> the commit and its ancestors, newest first."""
     pinned: Collection[str] = ()
-    in_use: Mapping[str, str] = field(default_factory=dict)
+    in_use: Mapping[str, str] = MappingProxyType({})
     """Commit -> what it is used for, for instance "label compute of a machine"."""
-    sizes: Mapping[str, int] = field(default_factory=dict)
+    sizes: Mapping[str, int] = MappingProxyType({})
     """Commit -> bytes of its artifact, where there is one."""
     evicted: Collection[str] = ()
     """Commits that lost their artifact for want of space: only a lasting reason brings it back."""
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(NamedTuple):
     """Every commit that was looked at is in one of the two."""
 
     kept: Mapping[str, Kept]

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING
 from koguma.images.commits import Commit
 from koguma.images.files import write_atomically, written_whole
 from koguma.images.trees import Entry
-from koguma.model.manifest import ManifestFile
 
 if TYPE_CHECKING:
     from koguma.images.repository import Repository
+    from koguma.model.manifest import ManifestFile
 
 _ANCESTORS_MAX = 16
 """How far back an image with blocks to take over is looked for."""
@@ -63,6 +63,7 @@ def provide_image(
     from koguma.images.export import file_digest  # noqa: PLC0415 - `log` must start fast
     from koguma.images.squashfs.donors import encode_note, note_path  # noqa: PLC0415
     from koguma.images.squashfs.image import write_image  # noqa: PLC0415
+    from koguma.model.manifest import ManifestFile  # noqa: PLC0415
 
     kept = kept_image(repository.path, commit.tree)
     same = repository.root_image(commit.tree)
