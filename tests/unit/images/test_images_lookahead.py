@@ -24,8 +24,8 @@ class Patient(Lookahead):
 
     def __init__(self, paths: Sequence[bytes], is_unchanged: Callable[[bytes], bool]) -> None:
         super().__init__(paths, is_unchanged)
-        for helper in self._helpers:
-            os.waitid(os.P_PID, helper.process, os.WEXITED | os.WNOWAIT)
+        for process in self.processes:
+            os.waitid(os.P_PID, process, os.WEXITED | os.WNOWAIT)
 
 
 @pytest.fixture(autouse=True)
@@ -33,7 +33,6 @@ def processes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two of them for the smallest tree, on a machine with any number of processors."""
     monkeypatch.setattr(lookahead, "_DIRECTORIES_MIN", 0)
     monkeypatch.setattr(lookahead, "_COLLECT_EVERY", 1)
-    monkeypatch.setattr(lookahead, "_ANSWERS", 4)
     monkeypatch.setattr(lookahead, "processes_worth_it", lambda: 2)
 
 
@@ -96,6 +95,40 @@ def test_whatever_changes_between_commits_is_found(
         assert commit(repository, tree) == commit(make_repository(tmp_path / f"fresh{number}"), tree)
 
 
+def test_where_the_walk_waits_for_a_disk_more_processes_look(
+    repository: Repository, tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[int] = []
+
+    class Waiting(Patient):
+        def __init__(self, paths: Sequence[bytes], is_unchanged: Callable[[bytes], bool]) -> None:
+            super().__init__(paths, is_unchanged)
+            time.sleep(0.2)
+
+        def end(self) -> None:
+            started.append(len(self.processes))
+            super().end()
+
+    let_age()
+    first = commit(repository, tree)
+    monkeypatch.setattr(scan, "Lookahead", Waiting)
+
+    assert commit(repository, tree) == first
+    monkeypatch.setattr(lookahead, "_BUSY_SHARE", 0)
+    assert commit(repository, tree) == first
+    assert started == [4, 2]
+
+
+def test_a_tree_larger_than_a_pipe_is_looked_at_from_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lookahead, "_STRETCHES_MAX", 4)
+    paths = [b"%d" % number for number in range(1000)]
+
+    with Patient(paths, lambda path: path != b"990") as ahead:
+        found = [path for path in paths if ahead.unchanged(path)]
+
+    assert found == [path for path in paths[-4 * 32 :] if path != b"990"]
+
+
 def test_a_file_that_changed_just_now_is_read_again(
     repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -140,8 +173,8 @@ def test_a_process_that_dies_is_not_missed(repository: Repository, tree: Path, m
     class Killed(Lookahead):
         def __init__(self, paths: Sequence[bytes], is_unchanged: Callable[[bytes], bool]) -> None:
             super().__init__(paths, is_unchanged)
-            for helper in self._helpers:
-                os.kill(helper.process, signal.SIGKILL)
+            for process in self.processes:
+                os.kill(process, signal.SIGKILL)
 
     let_age()
     first = commit(repository, tree)
@@ -175,16 +208,24 @@ def test_processes_end_with_the_walk_and_with_who_started_them(tmp_path: Path) -
         time.sleep(0.01)
         return True
 
-    with Lookahead([b"%d" % number for number in range(1000)], slowly) as ahead:
-        helpers = [helper.process for helper in ahead._helpers]
-        assert [_is_running(process) for process in helpers] == [True, True]
-    assert [_is_running(process) for process in helpers] == [False, False]
+    paths = [b"%d" % number for number in range(3000)]
+    began = time.monotonic()
+    with Lookahead(paths, slowly) as ahead:
+        processes = list(ahead.processes)
+        assert [_is_running(process) for process in processes] == [True, True]
+        time.sleep(0.5)
+        ahead.unchanged(b"")
+        found = [path for path in paths if ahead.unchanged(path)]
+    assert [_is_running(process) for process in processes] == [False, False]
+    assert time.monotonic() - began < 2  # all of it would take them longer
+    assert found
+    assert all(int(path) >= 2000 for path in found)
 
     told = tmp_path / "processes"
     starter = os.fork()
     if starter == 0:
-        ahead = Lookahead([b"%d" % number for number in range(1000)], slowly)
-        told.write_text(" ".join(str(helper.process) for helper in ahead._helpers))
+        ahead = Lookahead(paths, slowly)
+        told.write_text(" ".join(map(str, ahead.processes)))
         os._exit(0)
     os.waitpid(starter, 0)
     orphans = [int(word) for word in told.read_text().split()]
