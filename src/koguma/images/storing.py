@@ -16,10 +16,9 @@ Done = Callable[[bytes, int], None]
 """Told the digest and size of a file once it is stored, in the thread that handed it over."""
 
 _BATCH_FILES = 64
+"""All of a batch are open at once: what is not in memory the disk is asked for together."""
 _BATCH_BYTES = 2 * 1024 * 1024
 _READ_BYTES = 1024 * 1024
-_OPEN_MAX = 16
-"""Files that one thread or process has open at once."""
 _AHEAD_BYTES = 4 * 1024 * 1024
 """Of a file: what the disk reads ahead of a reader by itself follows."""
 _WHOLE_BYTES_MAX = 112 * 1024 * 1024
@@ -58,18 +57,16 @@ def store_files(writer: ObjectWriter, work: list[tuple[bytes, int]]) -> list[tup
     """Store these files (path and expected size) or contents (size -1); returns digest and size of each, in order."""
     results: list[tuple[bytes, int]] = []
     prepared: list[Prepared] = []
-    for start in range(0, len(work), _OPEN_MAX):
-        some = work[start : start + _OPEN_MAX]
-        with _opened(some) as descriptors:
-            for (source, expected), descriptor in zip(some, descriptors, strict=True):
-                if expected >= _STREAM_MIN_BYTES:
-                    results.append(_store_large(writer, descriptor))
-                    continue
-                content = source if expected < 0 else _read_all(descriptor, expected)
-                digest = sha256(content).digest()
-                results.append((digest, len(content)))
-                if writer.claim(digest):
-                    prepared.append(prepare_hashed(BLOB, content, digest))
+    with _opened(work) as descriptors:
+        for (source, expected), descriptor in zip(work, descriptors, strict=True):
+            if expected >= _STREAM_MIN_BYTES:
+                results.append(_store_large(writer, descriptor))
+                continue
+            content = source if expected < 0 else _read_all(descriptor, expected)
+            digest = sha256(content).digest()
+            results.append((digest, len(content)))
+            if writer.claim(digest):
+                prepared.append(prepare_hashed(BLOB, content, digest))
     if prepared:
         writer.append(prepared)
     return results
@@ -89,7 +86,7 @@ def _store_large(writer: ObjectWriter, descriptor: int) -> tuple[bytes, int]:
 
 @contextmanager
 def _opened(work: list[tuple[bytes, int]]) -> Iterator[list[int]]:
-    """These files, -1 for contents. What is not in memory is asked of the disk, of all files at once."""
+    """These files, -1 for contents. What is not in memory the disk is asked for, for all of them at once."""
     descriptors: list[int] = []
     try:
         for path, expected in work:

@@ -10,8 +10,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from koguma.images.objects import ObjectWriter
 from koguma.images.storing import Batch, Done, store_files
 
-_COUNT_MAX = 16
-"""Each may have `storing`'s number of files open, and a process not many more than a thousand."""
+_COUNT_MAX = 8
+"""Each has the files of a batch open, and a process may have not many more than a thousand."""
 _IN_FLIGHT_MAX = 16
 """Batches waiting or running: bounds memory to some tens of megabytes."""
 
