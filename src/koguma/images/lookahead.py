@@ -77,8 +77,9 @@ class Lookahead:
     def end(self) -> None:
         """End the processes: they only read, and nobody needs what they have not said yet."""
         for process in self.processes:
-            os.kill(process, signal.SIGKILL)
-            os.waitpid(process, 0)
+            with contextlib.suppress(ProcessLookupError, ChildProcessError):  # where SIGCHLD is ignored they just go
+                os.kill(process, signal.SIGKILL)
+                os.waitpid(process, 0)
         for end in self._ends:
             os.close(end)
         self.processes, self._ends = [], []

@@ -185,6 +185,20 @@ def test_a_process_that_dies_is_not_missed(repository: Repository, tree: Path, m
     assert commit(repository, tree) != first
 
 
+def test_a_program_that_ignores_its_children_commits_too(
+    repository: Repository, tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    let_age()
+    first = commit(repository, tree)
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        assert commit(repository, tree) == first
+        monkeypatch.setattr(Lookahead, "unchanged", lambda _, __: time.sleep(0.005) is not None)
+        assert commit(repository, tree) == first
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+
+
 def test_where_no_process_is_to_be_had_the_walk_does_it_all(
     repository: Repository, tree: Path, listed: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
