@@ -1,7 +1,7 @@
 """What commits cost in bytes: in all, by ref, and what each ref has for itself.
 
 Bytes are those of records in packs (compressed, with their headers) and of contents (raw). What nothing refers to is
-told apart, and so are boot artifacts and caches, whose files may share their blocks by hard links.
+told apart, and so are boot artifacts and caches, whose root images are the same files by hard links.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class CommitCost:
 
 @dataclass(frozen=True, slots=True)
 class Area:
-    """A part of the repository's directory, hard-linked files counted once."""
+    """A part of the repository's directory. A hard-linked file counts once, in the first part that has it."""
 
     name: str
     size_bytes: int
@@ -92,7 +92,7 @@ def usage(repository: Repository) -> Usage:
             )
             for ref, objects in reached.items()
         ),
-        areas=tuple(_area(repository.path / name) for name in ("packs", "boot", "edit", "cache", "tmp")),
+        areas=_areas(repository.path),
     )
 
 
@@ -144,12 +144,18 @@ def _cost(sizes: dict[bytes, tuple[int, int]], objects: Iterable[bytes]) -> Cost
     return Cost(len(found), sum(stored for stored, _ in found), sum(raw for _, raw in found))
 
 
-def _area(path: Path) -> Area:
-    inodes: dict[int, int] = {}
-    for item in (path, *path.rglob("*")):
-        try:
-            status = item.lstat()
-        except FileNotFoundError:
-            continue  # removed while we looked
-        inodes[status.st_ino] = status.st_blocks * 512
-    return Area(path.name, sum(inodes.values()), len(inodes))
+def _areas(repository: Path) -> tuple[Area, ...]:
+    counted: set[int] = set()
+    areas = []
+    for name in ("packs", "boot", "edit", "cache", "tmp"):
+        inodes: dict[int, int] = {}
+        for item in (repository / name, *(repository / name).rglob("*")):
+            try:
+                status = item.lstat()
+            except FileNotFoundError:
+                continue  # removed while we looked
+            if status.st_ino not in counted:
+                inodes[status.st_ino] = status.st_blocks * 512
+        counted |= inodes.keys()
+        areas.append(Area(name, sum(inodes.values()), len(inodes)))
+    return tuple(areas)

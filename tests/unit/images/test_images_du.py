@@ -5,7 +5,7 @@ from pathlib import Path
 
 from koguma.images.du import commit_costs, usage
 from koguma.images.repository import Repository
-from tests.unit.images.making import make_tree
+from tests.unit.images.making import make_bootable_tree, make_tree
 
 
 def test_bytes_of_refs_add_up_to_all_bytes(repository: Repository, tmp_path: Path) -> None:
@@ -33,6 +33,22 @@ def test_bytes_of_refs_add_up_to_all_bytes(repository: Repository, tmp_path: Pat
         file.stat().st_size for file in (repository.path / "packs").glob("*.pack")
     )
     assert main.total.raw_bytes > main.total.stored_bytes
+
+
+def test_a_root_image_that_is_kept_and_booted_counts_once(repository: Repository, tmp_path: Path) -> None:
+    tree = make_bootable_tree(tmp_path / "tree")
+    make_tree(tree, {"opt/large": os.urandom(300_000)})
+    commit = repository.commit_tree(tree, "main", "m").commit.id
+    repository.update_labels()
+    image = repository.path / "boot" / "artifacts" / commit / "root.squashfs"
+    assert image.stat().st_nlink == 2
+
+    areas = {area.name: area for area in usage(repository).areas}
+
+    assert areas["boot"].size_bytes > 300_000
+    assert areas["cache"].size_bytes < 100_000
+    files = {path.lstat().st_ino for path in repository.path.rglob("*")}
+    assert sum(area.inodes for area in areas.values()) < len(files)
 
 
 def test_a_commit_costs_what_it_added_to_its_parent(repository: Repository, tmp_path: Path) -> None:
