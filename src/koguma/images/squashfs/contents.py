@@ -23,7 +23,7 @@ from operator import itemgetter
 from typing import Any, NamedTuple
 
 from koguma.images.errors import CorruptError
-from koguma.images.files import write_parts
+from koguma.images.files import begin_sync, write_parts
 from koguma.images.objects import ObjectStore
 from koguma.images.squashfs.donors import SLAB_BLOCKS, Donor, Packed
 from koguma.images.squashfs.layout import BLOCK_BYTES, FRAGMENT, UNCOMPRESSED, compressor
@@ -36,8 +36,8 @@ _LARGE_MIN_BYTES = 8 * 1024 * 1024
 _SLAB_BYTES = SLAB_BLOCKS * BLOCK_BYTES
 _AHEAD_BYTES = 24 * 1024 * 1024
 """Of contents that are packed while earlier ones are written: bounds memory."""
-_SYNC_BYTES = 64 * 1024 * 1024
-"""Written before the disk is set to work on it: who makes the image durable in the end has less to wait for."""
+_SYNC_BYTES = 8 * 1024 * 1024
+"""Written before the disk is set to work on it."""
 _JOB_COST_BYTES = 16 * 1024
 """What one more job holds beside its content, so that many small ones are bounded, too."""
 _ZEROS = bytes(BLOCK_BYTES)
@@ -116,10 +116,9 @@ def pack_contents(
 
     `progress` is told the bytes of content that were packed. Raises CorruptError, or DonorError for a damaged donor.
     """
-    contents, at = Contents(), os.lseek(descriptor, 0, os.SEEK_CUR)
+    contents = Contents()
+    at = synced = os.lseek(descriptor, 0, os.SEEK_CUR)
     pool = ThreadPoolExecutor(max(2, os.cpu_count() or 1), thread_name_prefix="pack")
-    disk = ThreadPoolExecutor(1, thread_name_prefix="sync")
-    syncs: list[Future[None]] = []
     try:
         for unit, pieces in groupby(_in_order(pool, _jobs(store, units_of(entries), donor)), itemgetter(0)):
             begin = at
@@ -131,15 +130,13 @@ def pack_contents(
                 sizes += piece.sizes
                 crcs.append(piece.crc)
             contents.add(unit, Packed(begin, unit.size, tuple(sizes), tuple(crcs)))
-            if at >= (len(syncs) + 1) * _SYNC_BYTES:
-                syncs.append(disk.submit(os.fdatasync, descriptor))
+            if at - synced >= _SYNC_BYTES:
+                begin_sync(descriptor, synced, at - synced)
+                synced = at
             if progress:
                 progress(unit.size)
-        for sync in syncs:
-            sync.result()  # an error of the disk is told once
     finally:
         pool.shutdown(cancel_futures=True)
-        disk.shutdown(cancel_futures=True)
     return contents
 
 
