@@ -4,7 +4,7 @@
 
 1. v1 is committed to a new repository of every tool in turn, then again unchanged, then v2, then diff and fsck; the
    tools take turns within a round, so that a slower minute of the host slows all of them. Medians of five rounds with
-   the trees in the page cache (warm), of three with an empty one (cold, as root); tools that no aim is held against
+   the trees in the page cache (warm), of five with an empty one (cold, as root); tools that no aim is held against
    take part in one.
 2. What only Koguma has: commits of an edit, boot labels, exports beside mksquashfs alone, memory, short commands.
 3. The same small edit committed over trees of 1, 4 and 16 times the size.
@@ -46,7 +46,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--other-runs", type=int, default=1, help="Rounds with the peers that no aim is held against.")
-    parser.add_argument("--cold-runs", type=int, default=3, help="Rounds with an empty page cache, as root.")
+    parser.add_argument("--cold-runs", type=int, default=5, help="Rounds with an empty page cache, as root.")
     parser.add_argument("--counts", type=int, nargs="+", default=(1, 4, 16), help="Of growth: sizes of the tree.")
     parser.add_argument("--scale", choices=("small", "full"), default="full", help="Which trees: full is the aim's.")
     parser.add_argument("--folder", type=Path, default=Path("/var/tmp/koguma-bench-images"), help="Kept: the trees.")
