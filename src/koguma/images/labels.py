@@ -1,4 +1,5 @@
-"""Labels: names machines can boot by, one for every branch, tag and commit that policy keeps. Owns `boot/labels.json`.
+"""Labels: names machines can boot by, one for every branch, tag and commit that policy keeps. Decides what
+`boot/labels.json` says.
 
 `update_labels` is the ref-update hook. It works from what it finds, not from what happened: whatever was interrupted,
 the next run completes. labels.json names only artifacts that are there; it is published anew as each is finished, heads

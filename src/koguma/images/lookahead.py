@@ -26,7 +26,9 @@ _DIRECTORIES_MIN = 300
 _STRETCH = 32
 """Directories that are taken and answered for at once."""
 _STRETCHES_MAX = 8192
-"""Their numbers fit the buffer of a pipe twice; of a larger tree the rest is left to the walk."""
+"""Their numbers fit the buffer of a pipe twice. What does not, of a larger tree or where pipes are small because there
+are many, is left to the walk.
+"""
 _STRETCH_NUMBER = struct.Struct("<I")
 _ANSWER = struct.Struct(f"<I{_STRETCH}s")
 """The number of a stretch, and a 1 for every directory in it that is as it was."""
@@ -54,8 +56,9 @@ class Lookahead:
         self.processes: list[int] = []
         count = processes_worth_it() if len(paths) >= _DIRECTORIES_MIN else 0
         if count:
-            self._give_out_work()
-            self._start(count)
+            with contextlib.suppress(OSError):  # where no pipe is to be had, the walk does it all
+                self._give_out_work()
+                self._start(count)
 
     def __enter__(self) -> Self:
         return self
@@ -86,12 +89,15 @@ class Lookahead:
 
     def _give_out_work(self) -> None:
         self._work, work = os.pipe()
+        self._ends += [self._work, work]
         self._answers, self._answering = os.pipe()
-        self._ends = [self._work, self._answers, self._answering]
+        self._ends += [self._answers, self._answering]
         os.set_blocking(self._answers, False)
+        os.set_blocking(work, False)  # nobody reads yet
         stretches = range(-(-len(self._paths) // _STRETCH))
         os.write(work, b"".join(map(_STRETCH_NUMBER.pack, stretches)))
         os.close(work)  # so that who finds no more is at its end
+        self._ends.remove(work)
 
     def _start(self, count: int) -> None:
         with contextlib.suppress(OSError):  # where no process is to be had, the walk does it all

@@ -50,12 +50,13 @@ class Policy(NamedTuple):
 def load_policy(repository: Path) -> Policy:
     """The policy of the repository at this path; the defaults where there is no file. Raises PolicyError."""
     path = repository / FILE_NAME
-    if not path.exists():
-        return Policy()
-    import tomllib  # noqa: PLC0415 - few repositories have a policy
-
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        import tomllib  # noqa: PLC0415 - few repositories have a policy
+
+        document = tomllib.loads(text)
+    except FileNotFoundError:
+        return Policy()
     except (OSError, ValueError) as error:
         raise PolicyError(f"a policy must be readable TOML: {error} ({path})") from None
     for name in document:

@@ -180,7 +180,7 @@ class Repository:
 
     def _image_bytes(self, commit: Commit) -> int | None:
         try:
-            return (self.path / "boot" / "artifacts" / commit.id / "root.squashfs").stat().st_size
+            return (self._artifact(commit.id) / "root.squashfs").stat().st_size
         except OSError:
             return None
 
@@ -220,8 +220,7 @@ class Repository:
         """
         named = {label.name for label in self.labels() if label.commit == commit}
         refs = {ref.name for ref in self.refs.all() if ref.commit == commit}
-        there = (self.path / "boot" / "artifacts" / commit).is_dir()
-        return there and refs <= named and not (self.path / "policy.toml").exists()
+        return self._artifact(commit).is_dir() and refs <= named and not (self.path / "policy.toml").exists()
 
     def labelled_refs(self) -> tuple[list[Ref], list[tuple[str, str]]]:
         """The refs that may yield labels; and the commits of those that policy forbids, with the reason."""
@@ -243,7 +242,7 @@ class Repository:
             return cached
         for ref in self.refs.all():
             for commit_id in (ref.commit, *self.commit(ref.commit).parents):
-                image = self.path / "boot" / "artifacts" / commit_id / "root.squashfs"
+                image = self._artifact(commit_id) / "root.squashfs"
                 if image.exists() and self.commit(commit_id).tree == tree:
                     return image
         return None
@@ -367,6 +366,9 @@ class Repository:
         from koguma.images.labels import update_labels  # noqa: PLC0415
 
         return update_labels(self, progress)
+
+    def _artifact(self, commit: str) -> Path:
+        return self.path / "boot" / "artifacts" / commit
 
     def _is_stored(self, commit: str) -> bool:
         self.objects.refresh()

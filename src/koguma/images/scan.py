@@ -1,7 +1,8 @@
 """From a directory on a disk to a tree in the repository: walk, compare with the stat cache, store what is new.
 
 Steps of `scan`:
-1. walk the directory; a directory whose signature is the cached one is taken as it was stored;
+1. walk the directory; a directory whose signature is the cached one is taken as it was stored, and processes look
+   ahead for such ones (`lookahead`);
 2. of the others, read attributes of what changed and hand changed files to the hasher, which works meanwhile;
 3. when the walk is over the names of every hard-linked file are known: give each group its id;
 4. encode directories from the leaves up and store those that are new.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import random
 import signal
@@ -127,6 +129,36 @@ def test_a_tree_larger_than_a_pipe_is_looked_at_from_its_end(monkeypatch: pytest
         found = [path for path in paths if ahead.unchanged(path)]
 
     assert found == [path for path in paths[-4 * 32 :] if path != b"990"]
+
+
+def test_pipes_that_are_small_or_not_to_be_had_hold_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    pipe, made = os.pipe, list[int]()
+
+    def small() -> tuple[int, int]:
+        ends = pipe()
+        fcntl.fcntl(ends[1], fcntl.F_SETPIPE_SZ, 4096)
+        return ends
+
+    def scarce() -> tuple[int, int]:
+        if made:
+            raise OSError(errno.EMFILE, "Too many open files")
+        made.extend(pipe())
+        return made[0], made[1]
+
+    paths = [b"%d" % number for number in range(200_000)]
+    monkeypatch.setattr(os, "pipe", small)
+    with Lookahead(paths, lambda _: True) as ahead:
+        deadline = time.monotonic() + 20
+        while not ahead.unchanged(paths[-1]):
+            assert time.monotonic() < deadline
+
+    monkeypatch.setattr(os, "pipe", scarce)
+    with Lookahead(paths, lambda _: True) as ahead:
+        assert ahead.processes == []
+        assert not ahead.unchanged(paths[-1])
+    for end in made:
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(end)
 
 
 def test_a_file_that_changed_just_now_is_read_again(
