@@ -27,6 +27,11 @@ SPAWN = 'umask 022; log="$1"; shift; "$@" </dev/null >>"$log" 2>&1 & echo $!'
 """The shell starts the program in the background and ends, so that the program's parent is init, which reaps it."""
 
 _HEAL_S = 0.02
+_EXEC_S = 0.5
+"""How long a process may show no environment because it executes another program just then: microseconds, unless the
+processors are busy."""
+_GENERATIONS = 10
+"""How often what was started while its parent was ended is looked for."""
 
 
 @dataclass(frozen=True)
@@ -120,18 +125,28 @@ class Processes:
         """End all recorded processes and then all that carry the lab's mark."""
         records = [record for path in self._paths() if (record := self._read(path))]
         end(records, term_s=3, kill_s=5)
-        end(self.stray(), term_s=2, kill_s=5)
+        for _ in range(_GENERATIONS):
+            if not (strays := self.stray()):
+                break
+            end(strays, term_s=2, kill_s=5)
+        else:
+            left = ", ".join(f"{record.pid} ({program_of(record.pid)})" for record in self.stray())
+            raise LabError(f"what the lab started must end, still there or started again: {left}")
         for path in self._paths():
             path.unlink(missing_ok=True)
 
     def stray(self) -> list[Record]:
         """Every living process that was started by this lab, or by a process that was, whoever is its parent now."""
         mark = f"{MARKER}={self._home}".encode()
-        found = []
-        for pid in _pids():
-            with contextlib.suppress(OSError):
-                if mark in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
-                    found.append(pid)
+        deadline = time.monotonic() + _EXEC_S
+        found, unsure = [], _pids()
+        while True:
+            environments = {pid: _environment(pid) for pid in unsure}
+            found += [pid for pid, environ in environments.items() if environ and mark in environ]
+            unsure = [pid for pid, environ in environments.items() if environ is None]
+            if not unsure or time.monotonic() > deadline:
+                break
+            time.sleep(_HEAL_S)
         return records_of(found)
 
     def _paths(self) -> list[Path]:
@@ -192,6 +207,15 @@ def write_atomically(path: Path, text: str, mode: int = 0o644) -> None:
         os.fsync(stream.fileno())
     part.chmod(mode)
     part.rename(path)
+
+
+def _environment(pid: int) -> list[bytes] | None:
+    """What a process was started with, NAME=VALUE each; None when it has a program but shows no environment."""
+    try:
+        text = Path(f"/proc/{pid}/environ").read_bytes()
+        return text.split(b"\0") if text or not Path(f"/proc/{pid}/exe").exists() else None
+    except OSError:
+        return []
 
 
 def _pids() -> list[int]:

@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -77,6 +77,23 @@ def test_descendants_that_no_record_names_end_as_well(processes: Processes, tmp_
     assert processes.stray() == []
 
 
+def test_a_process_is_found_while_it_starts_another_program(processes: Processes, tmp_path: Path) -> None:
+    restless = tmp_path / "restless"
+    restless.write_text('#!/bin/sh\nexec "$0"\n')
+    restless.chmod(0o755)
+    record = start(processes, tmp_path, "restless", str(restless))
+    assert all(record in processes.stray() for _ in range(200))
+
+
+def test_what_a_process_starts_while_it_is_ended_ends_as_well(processes: Processes, tmp_path: Path) -> None:
+    inherit = f"trap 'setsid sleep 62 & echo $! >{tmp_path}/heir; exit' TERM; echo >{tmp_path}/ready"
+    start(processes, tmp_path, "bequeathing", "sh", "-c", f"{inherit}; while :; do sleep 0.05; done")
+    (tmp_path / "pids" / "bequeathing.json").unlink()
+    wait_until((tmp_path / "ready").exists)
+    processes.stop_all()
+    assert start_time(int((tmp_path / "heir").read_text())) is None
+
+
 def test_a_process_that_died_is_reported_with_its_last_words(processes: Processes, tmp_path: Path) -> None:
     record = start(processes, tmp_path, "failing", "sh", "-c", "echo the disk is full; sleep 0.1")
     wait_for_end(record)
@@ -85,7 +102,11 @@ def test_a_process_that_died_is_reported_with_its_last_words(processes: Processe
 
 
 def wait_for_end(record: Record) -> None:
+    wait_until(lambda: not record.alive)
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 5
-    while record.alive:
+    while not holds():
         assert time.monotonic() < deadline
         time.sleep(0.01)
