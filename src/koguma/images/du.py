@@ -12,7 +12,7 @@ from pathlib import Path
 
 from koguma.images.objects import ObjectStore
 from koguma.images.packs import RECORD
-from koguma.images.reachable import ignore, mark, mark_root
+from koguma.images.reachable import Reached, ignore, mark, mark_root
 from koguma.images.repository import Repository
 from koguma.images.roots import read_shallow
 
@@ -122,21 +122,16 @@ def _sizes(store: ObjectStore) -> dict[bytes, tuple[int, int]]:
 
 
 def _reach(repository: Repository, commit: str) -> set[bytes]:
-    seen: set[bytes] = set()
-    mark(
-        repository.objects,
-        [bytes.fromhex(commit)],
-        seen,
-        shallow=read_shallow(repository.path),
-        missing=ignore,
-    )
-    return seen
+    reached = Reached()
+    shallow = read_shallow(repository.path)
+    mark(repository.objects, [bytes.fromhex(commit)], reached, shallow=shallow, missing=ignore)
+    return reached.ids
 
 
 def _tree(repository: Repository, tree: str) -> set[bytes]:
-    seen: set[bytes] = set()
-    mark_root(repository.objects, bytes.fromhex(tree), seen, ignore)
-    return seen
+    reached = Reached()
+    mark_root(repository.objects, bytes.fromhex(tree), reached, ignore)
+    return reached.ids
 
 
 def _cost(sizes: dict[bytes, tuple[int, int]], objects: Iterable[bytes]) -> Cost:

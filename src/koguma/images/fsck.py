@@ -12,14 +12,14 @@ Changes nothing; `repair` does.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from koguma.images.affected import Affected, find_affected
 from koguma.images.bootcheck import check_artifacts, check_keys
 from koguma.images.packcheck import PackFindings, check_packs
 from koguma.images.packfiles import PACK_SUFFIX, lost_indexes
-from koguma.images.reachable import mark
+from koguma.images.reachable import Reached, mark
 from koguma.images.refcheck import Named, check_state, read_refs
 from koguma.images.repository import Repository
 from koguma.images.roots import read_shallow
@@ -62,10 +62,12 @@ def fsck(repository: Repository, progress: Callable[[int], None] | None = None) 
     artifacts, labels = check_artifacts(repository.path)
     problems += [artifact.problem for artifact in artifacts]
     problems += labels
-    damage = find_damage(repository, refs, findings)
+    reached, unreadable = _walk(repository, refs)
+    damage = _damage(repository, refs, reached, unreadable | findings.damaged, findings.sound)
     problems += [str(item) for item in damage]
+    problems += _wrong_sizes(repository, refs, reached, findings.sound)
     packs = len(repository.objects.packs()) + len(repository.objects.condemned())
-    return Report(packs, len(findings.sound | findings.damaged.keys()), tuple(problems), tuple(damage))
+    return Report(packs, len(findings.sound.keys() | findings.damaged.keys()), tuple(problems), tuple(damage))
 
 
 def verify_packs(repository: Repository, progress: Callable[[int], None] | None = None) -> PackFindings:
@@ -80,21 +82,50 @@ def verify_packs(repository: Repository, progress: Callable[[int], None] | None 
     return findings
 
 
-def find_damage(repository: Repository, refs: Sequence[Named], findings: PackFindings) -> list[Damage]:
-    """Objects that are damaged, and those that something reachable needs and that no readable pack has."""
-    store, seen, why = repository.objects, set[bytes](), dict(findings.damaged)
+def find_damage(repository: Repository, refs: Sequence[Named]) -> list[Damage]:
+    """Objects that the refs need and that no readable pack has, or that cannot be read as what they are needed as."""
+    reached, unreadable = _walk(repository, refs)
+    return _damage(repository, refs, reached, unreadable, ())
+
+
+def _walk(repository: Repository, refs: Sequence[Named]) -> tuple[Reached, dict[bytes, str]]:
+    """All that the refs need; and of it what cannot be read on the way, and why."""
+    reached, unreadable = Reached(), dict[bytes, str]()
 
     def missing(object_id: bytes, error: Exception) -> None:
-        why.setdefault(object_id, str(error))
+        unreadable.setdefault(object_id, str(error))
 
-    mark(store, [named.commit for named in refs], seen, shallow=read_shallow(repository.path), missing=missing)
+    shallow = read_shallow(repository.path)
+    mark(repository.objects, [named.commit for named in refs], reached, shallow=shallow, missing=missing)
+    return reached, unreadable
+
+
+def _damage(
+    repository: Repository, refs: Sequence[Named], reached: Reached, why: Mapping[bytes, str], sound: Container[bytes]
+) -> list[Damage]:
+    """Of what is damaged and what is needed and absent: what it affects."""
+    store = repository.objects
     found = {item for pack in (*store.packs(), *store.condemned()) for item in pack.ids()}
-    for object_id in seen - found:
-        why.setdefault(object_id, "it is in no pack")
-    if not why:
-        return []
-    affected = find_affected(repository, {named.place: named.commit for named in refs}, why.keys())
+    why = dict.fromkeys(reached.ids - found, "it is in no pack") | dict(why)
+    affected = _affected(repository, refs, why)
     return [
-        Damage(object_id, why[object_id], affected.get(object_id, Affected()), object_id not in findings.sound)
+        Damage(object_id, why[object_id], affected.get(object_id, Affected()), object_id not in sound)
         for object_id in sorted(why)
     ]
+
+
+def _wrong_sizes(
+    repository: Repository, refs: Sequence[Named], reached: Reached, sizes: Mapping[bytes, int]
+) -> list[str]:
+    """Trees that say of a file another size than it has; only a tree that came from elsewhere can."""
+    wrong = sorted((item, said) for item, said in reached.files if sizes.get(item, said) != said)
+    affected = _affected(repository, refs, [item for item, _ in wrong])
+    return [
+        f"a file must have the {said} bytes its tree says, object {item.hex()} has {sizes[item]};"
+        f" it is {affected.get(item, Affected())}"
+        for item, said in wrong
+    ]
+
+
+def _affected(repository: Repository, refs: Sequence[Named], objects: Collection[bytes]) -> dict[bytes, Affected]:
+    return find_affected(repository, {named.place: named.commit for named in refs}, objects) if objects else {}

@@ -25,7 +25,7 @@ from koguma.images.objects import PACK_MAX_BYTES, ObjectStore
 from koguma.images.packfiles import add_index, remove_leftovers, remove_packs
 from koguma.images.packindex import Place
 from koguma.images.packs import PACK_HEADER, RECORD, PackReader
-from koguma.images.reachable import mark, mark_any
+from koguma.images.reachable import Reached, mark, mark_any
 from koguma.images.repack import copy_objects, merge_count, repacking
 from koguma.images.repository import Repository
 from koguma.images.roots import REFLOG_KEEP_S, roots
@@ -103,7 +103,8 @@ class _Collection:
         self._shallow = frozenset[bytes]()
         self._reflog_keep_s = reflog_keep_s
         self._say = say
-        self._kept: set[bytes] = set()
+        self._reached = Reached()
+        self._kept = self._reached.ids
 
     def run(self, *, dry_run: bool) -> Collected:
         self._require_sound()
@@ -143,16 +144,16 @@ class _Collection:
     def _mark_roots(self) -> None:
         """Mark from every root. What a ref needs must be there; other names may be of something that is gone."""
         found = roots(self._repository, reflog_keep_s=self._reflog_keep_s)
-        mark(self._store, found.refs, self._kept, shallow=found.shallow, missing=_stop)
+        mark(self._store, found.refs, self._reached, shallow=found.shallow, missing=_stop)
         self._shallow = found.shallow
         for item in found.others:
-            mark_any(self._store, item, self._kept, self._shallow)
+            mark_any(self._store, item, self._reached, self._shallow)
 
     def _mark_unreached(self, packs: Iterable[PackReader]) -> None:
         """Keep all of these packs and what it reaches: a writer that finds a tree counts on everything below it."""
         for pack in packs:
             for item in pack.ids():
-                mark_any(self._store, item, self._kept, self._shallow)
+                mark_any(self._store, item, self._reached, self._shallow)
 
     # Changing
 

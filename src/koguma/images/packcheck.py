@@ -38,8 +38,8 @@ class PackFindings:
     """But for damaged objects."""
     damaged: dict[bytes, str] = field(default_factory=dict)
     """Objects whose copy in some pack cannot be used, and why."""
-    sound: set[bytes] = field(default_factory=set)
-    """Objects of which a copy was verified."""
+    sound: dict[bytes, int] = field(default_factory=dict)
+    """Objects of which a copy was verified, with the bytes of their content."""
     damaged_in: dict[Path, set[bytes]] = field(default_factory=dict)
     """The damaged objects by the pack they lie in."""
     rebuilt: dict[Path, dict[bytes, Place]] = field(default_factory=dict)
@@ -174,7 +174,7 @@ def _check_stretch(stretch: _Stretch) -> PackFindings:
     try:
         if stretch.records and stretch.records[0][1] >= STREAM_MIN_BYTES:
             offset, stored, object_id = stretch.records[0]
-            _note(findings, stretch.pack, object_id, _damage_of_large(stretch.pack, offset, stored, object_id))
+            _note(findings, stretch.pack, object_id, _look_at_large(stretch.pack, offset, stored, object_id))
             position = offset + RECORD.size + stored
         data = memoryview(stretch.pack.read(position, stretch.end - position))
     except OSError as error:
@@ -187,15 +187,15 @@ def _check_stretch(stretch: _Stretch) -> PackFindings:
             continue
         if position < offset:
             _check_unindexed(data[position - start : offset - start], stretch.pack, position, findings)
-        _note(findings, stretch.pack, object_id, _damage(data, offset - start, stored, object_id, decompressor))
+        _note(findings, stretch.pack, object_id, _look_at(data, offset - start, stored, object_id, decompressor))
         position = offset + RECORD.size + stored
     if position < stretch.end:
         _check_unindexed(data[position - start :], stretch.pack, position, findings)
     return findings
 
 
-def _damage(data: memoryview, position: int, stored: int, object_id: bytes, decompressor: Any) -> str | None:
-    """What is wrong with a record, or None."""
+def _look_at(data: memoryview, position: int, stored: int, object_id: bytes, decompressor: Any) -> int | str:
+    """The bytes of a record's content, or what is wrong with it."""
     end = position + RECORD.size + stored
     if end > len(data):
         return "the pack ends before it"
@@ -211,11 +211,11 @@ def _damage(data: memoryview, position: int, stored: int, object_id: bytes, deco
         return f"it cannot be decompressed: {error}"
     if len(content) != size or sha256(content).digest() != object_id:
         return "its content does not match its id"
-    return None
+    return int(size)
 
 
-def _damage_of_large(pack: _Pack, offset: int, stored: int, object_id: bytes) -> str | None:
-    """As `_damage`, piece by piece, so that memory stays bounded."""
+def _look_at_large(pack: _Pack, offset: int, stored: int, object_id: bytes) -> int | str:
+    """As `_look_at`, piece by piece, so that memory stays bounded."""
     header = pack.read(offset, RECORD.size)
     if len(header) != RECORD.size:
         return "the pack ends before it"
@@ -238,7 +238,7 @@ def _damage_of_large(pack: _Pack, offset: int, stored: int, object_id: bytes) ->
         return str(error)
     if sums != [crc]:
         return "its checksum does not match"
-    return None if digest.digest() == object_id else "its content does not match its id"
+    return int(size) if digest.digest() == object_id else "its content does not match its id"
 
 
 def _check_unindexed(data: memoryview, pack: _Pack, at: int, findings: PackFindings) -> None:
@@ -257,9 +257,9 @@ def _check_unindexed(data: memoryview, pack: _Pack, at: int, findings: PackFindi
         position = following
 
 
-def _note(findings: PackFindings, pack: _Pack, object_id: bytes, why: str | None) -> None:
-    if why is None:
-        findings.sound.add(object_id)
+def _note(findings: PackFindings, pack: _Pack, object_id: bytes, seen: int | str) -> None:
+    if isinstance(seen, int):
+        findings.sound[object_id] = seen
     else:
-        findings.damaged[object_id] = why
+        findings.damaged[object_id] = seen
         findings.damaged_in.setdefault(pack.path, set()).add(object_id)

@@ -6,6 +6,7 @@ Owns the walk over objects by what they refer to, never by the kind they were st
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 
 from koguma.images.commits import decode_commit
 from koguma.images.errors import CorruptError, ObjectMissingError
@@ -16,76 +17,99 @@ Missing = Callable[[bytes, Exception], None]
 """Told an object that is needed and cannot be read, and why."""
 
 
+@dataclass(slots=True)
+class Reached:
+    """What was found so far; a walk goes on from it.
+
+    An object may be needed as a file here and as a tree there: a file may hold the very bytes of a tree. So that an
+    object is needed does not say that all below it is.
+    """
+
+    ids: set[bytes] = field(default_factory=set)
+    """All that is needed."""
+    walked: set[bytes] = field(default_factory=set)
+    """The commits, root objects and trees among them: what they refer to is in `ids`, too."""
+    files: set[tuple[bytes, int]] = field(default_factory=set)
+    """The contents of files among them, with the bytes a tree says each has."""
+
+
 def mark(
     store: ObjectStore,
     commits: Iterable[bytes],
-    seen: set[bytes],
+    reached: Reached,
     *,
     shallow: frozenset[bytes] = frozenset(),
     missing: Missing,
 ) -> None:
-    """Add to `seen` all that these commits reach and is not in it yet. Parents of `shallow` commits may be absent."""
-    waiting = [commit for commit in commits if commit not in seen]
+    """Add all that these commits reach and is not there yet. Parents of `shallow` commits may be absent."""
+    waiting = [commit for commit in commits if commit not in reached.walked]
     while waiting:
         commit_id = waiting.pop()
-        if commit_id in seen:
+        if commit_id in reached.walked:
             continue
-        seen.add(commit_id)
+        reached.ids.add(commit_id)
         try:
             commit = decode_commit(store.read(commit_id), commit_id.hex())
         except (CorruptError, ObjectMissingError) as error:
             missing(commit_id, error)
             continue
-        mark_root(store, bytes.fromhex(commit.tree), seen, missing)
+        reached.walked.add(commit_id)
+        mark_root(store, bytes.fromhex(commit.tree), reached, missing)
         parents = [bytes.fromhex(parent) for parent in commit.parents]
         waiting += parents if commit_id not in shallow else [parent for parent in parents if store.readable(parent)]
 
 
-def mark_any(store: ObjectStore, object_id: bytes, seen: set[bytes], shallow: frozenset[bytes]) -> None:
+def mark_any(store: ObjectStore, object_id: bytes, reached: Reached, shallow: frozenset[bytes]) -> None:
     """Add an object of whatever kind and all it reaches, as far as it is there; an id of nothing adds nothing."""
-    if object_id in seen or not store.readable(object_id):
+    if object_id in reached.walked:
         return
-    found = store.describe(object_id)
+    try:
+        found = store.describe(object_id)
+    except ObjectMissingError:
+        return
     if found.kind == COMMIT:
-        mark(store, [object_id], seen, shallow=shallow, missing=ignore)
+        mark(store, [object_id], reached, shallow=shallow, missing=ignore)
     elif found.kind == TREE:
-        mark_tree(store, object_id, seen, ignore)  # a root object is a tree of one directory
+        mark_tree(store, object_id, reached, ignore)  # a root object is a tree of one directory
     else:
-        seen.add(object_id)
+        reached.ids.add(object_id)
 
 
 def ignore(_object_id: bytes, _error: Exception) -> None:
     """For walks from names that may lead nowhere."""
 
 
-def mark_root(store: ObjectStore, root_id: bytes, seen: set[bytes], missing: Missing) -> None:
+def mark_root(store: ObjectStore, root_id: bytes, reached: Reached, missing: Missing) -> None:
     """Add a root object and all below it."""
-    if root_id in seen:
+    if root_id in reached.walked:
         return
-    seen.add(root_id)
+    reached.ids.add(root_id)
     try:
         root = read_root(store.read, root_id)
     except (CorruptError, ObjectMissingError) as error:
         missing(root_id, error)
-    else:
-        mark_tree(store, root.digest, seen, missing)
+        return
+    reached.walked.add(root_id)
+    mark_tree(store, root.digest, reached, missing)
 
 
-def mark_tree(store: ObjectStore, tree_id: bytes, seen: set[bytes], missing: Missing) -> None:
+def mark_tree(store: ObjectStore, tree_id: bytes, reached: Reached, missing: Missing) -> None:
     """Add a directory's tree and all below it."""
     waiting = [tree_id]
     while waiting:
         tree = waiting.pop()
-        if tree in seen:
+        if tree in reached.walked:
             continue
-        seen.add(tree)
+        reached.ids.add(tree)
         try:
             entries = decode(store.read(tree))
         except (CorruptError, ObjectMissingError) as error:
             missing(tree, error)
             continue
+        reached.walked.add(tree)
         for entry in entries:
             if entry.kind == DIRECTORY:
                 waiting.append(entry.digest)
             elif entry.kind == FILE and entry.size:
-                seen.add(entry.digest)
+                reached.ids.add(entry.digest)
+                reached.files.add((entry.digest, entry.size))

@@ -91,7 +91,7 @@ def _restore_objects(repository: Repository, source: ObjectSource, say: Callable
     refs, _ = read_refs(repository)
     asked: set[bytes] = set()
     restored = 0
-    while wanted := [item.object for item in find_damage(repository, refs, PackFindings()) if item.object not in asked]:
+    while wanted := [item.object for item in find_damage(repository, refs) if item.object not in asked]:
         asked.update(wanted)
         say(f"asking {source.name} for {len(wanted)} objects")
         with repository.objects.writing() as writer:
@@ -130,7 +130,7 @@ def _chained(first: list[bytes], rest: Iterable[bytes]) -> Iterable[bytes]:
 def _let_go(repository: Repository, aside: list[Path], findings: PackFindings, say: Callable[[str], None]) -> None:
     """Remove the packs set aside of which nothing is needed any more."""
     refs, _ = read_refs(repository)
-    needed = {item.object for item in find_damage(repository, refs, PackFindings())}
+    needed = {item.object for item in find_damage(repository, refs)}
     for kept in aside:
         lost = needed & findings.damaged_in[repository.objects.directory / kept.name]
         if lost:

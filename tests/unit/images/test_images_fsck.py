@@ -4,9 +4,14 @@ from pathlib import Path
 
 import pytest
 
+from koguma.images.commits import Commit
 from koguma.images.fsck import fsck
+from koguma.images.objects import BLOB, COMMIT, TREE
+from koguma.images.packfiles import remove_packs
+from koguma.images.refs import RefKind
+from koguma.images.repack import copy_objects
 from koguma.images.repository import Repository
-from koguma.images.trees import lookup
+from koguma.images.trees import DIRECTORY, FILE, Entry, encode, encode_root, lookup
 from tests.unit.images.making import make_tree
 
 
@@ -35,6 +40,39 @@ def test_a_flipped_byte_in_any_pack_is_found(filled: Repository) -> None:
             assert fsck(Repository.open(filled.path)).problems, f"byte {at} of {pack.name}"
         pack.write_bytes(original)
     assert fsck(Repository.open(filled.path)).problems == ()
+
+
+def test_what_is_lost_is_found_though_a_file_has_the_bytes_of_the_tree_that_needs_it(
+    repository: Repository, tmp_path: Path
+) -> None:
+    only = repository.commit_tree(make_tree(tmp_path / "only", {"d/lost": "1"}), "main", "first").commit
+    folder, lost = (lookup(repository.objects.read, repository.root(only), path) for path in (b"d", b"d/lost"))
+    assert folder
+    assert lost
+    (pack,) = repository.objects.packs()
+    files: dict[str, str | bytes] = {"0": repository.objects.read(folder.digest)}
+    repository.commit_tree(make_tree(tmp_path / "copy", files), "z", "its bytes")
+    copy_objects(repository.objects, [pack], pack.places().keys() - {lost.digest})
+    remove_packs(repository.objects.directory, [pack.name])
+
+    problems = fsck(Repository.open(repository.path)).problems
+
+    assert [problem for problem in problems if lost.digest.hex() in problem and "/d/lost" in problem]
+
+
+def test_a_tree_that_lies_about_a_size_is_found(repository: Repository) -> None:
+    with repository.objects.writing() as writer:
+        content = writer.add(BLOB, b"three")
+        tree = writer.add(TREE, encode([Entry(b"liar", FILE, 0o644, 0, 0, 3, content)]))
+        root = writer.add(TREE, encode_root(Entry(b"", DIRECTORY, 0o755, 0, 0, digest=tree)))
+        commit = writer.add(COMMIT, Commit(root.hex(), (), "me", 1, "from elsewhere").to_bytes())
+        writer.finish()
+        repository.refs.update(RefKind.BRANCH, "main", commit.hex(), old=None, author="me", reason="test")
+
+    (problem,) = fsck(Repository.open(repository.path)).problems
+
+    assert f"must have the 3 bytes its tree says, object {content.hex()} has 5" in problem
+    assert "/liar in commit" in problem
 
 
 def test_a_lost_pack_is_reported_with_what_it_affects(filled: Repository) -> None:

@@ -16,7 +16,7 @@ from koguma.images.objects import BLOB, TREE
 from koguma.images.refs import RefKind
 from koguma.images.repack import repacking
 from koguma.images.repository import Repository
-from koguma.images.trees import FILE, Entry, encode
+from koguma.images.trees import FILE, Entry, encode, lookup
 from tests.unit.images.making import make_repository, make_tree
 
 
@@ -64,6 +64,23 @@ def test_objects_younger_than_the_grace_period_stay_with_all_they_reach(reposito
     assert (done.objects, done.kept_young) == (0, 2), "an old file below a young tree stays: writers count on it"
     assert repository.objects.contains(tree)
     assert repository.objects.contains(blob)
+
+
+@pytest.mark.parametrize("copy", ["0", "z"], ids=["before it", "after it"])
+def test_a_file_with_the_bytes_of_a_tree_does_not_hide_what_the_tree_needs(
+    repository: Repository, tmp_path: Path, copy: str
+) -> None:
+    first = _commit(repository, tmp_path, {"d/a": "1" * 100})
+    folder = lookup(repository.objects.read, repository.root(repository.resolve(first)), b"d")
+    assert folder
+    _commit(repository, tmp_path, {"d/a": "1" * 100, copy: repository.objects.read(folder.digest)})
+    _commit(repository, tmp_path, {copy: repository.objects.read(folder.digest)}, "0")
+    _garbage(repository, os.urandom(5000))
+
+    assert collect(repository, grace_s=0).objects == 1
+    repository.checkout("main~1", tmp_path / "out")
+    assert (tmp_path / "out/d/a").read_text() == "1" * 100
+    assert _sound(repository)
 
 
 def test_merged_packs_are_as_old_as_their_youngest_part(repository: Repository) -> None:

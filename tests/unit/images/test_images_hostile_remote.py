@@ -97,6 +97,9 @@ def commit_of(entries: list[Entry], extra: list[bytes]) -> tuple[list[bytes], st
     return records, sha256(content).hexdigest()
 
 
+LYING = Entry(b"liar", FILE, 0o644, 0, 0, size=3, digest=sha256(b"three").digest())
+
+
 @pytest.mark.parametrize("whole", [True, False])
 def test_a_flipped_byte_in_a_pack_is_found(fake: FakeObjects, victim: Repository, whole: bool) -> None:
     name = blob(fake, ".pack")
@@ -195,14 +198,25 @@ def test_a_size_beyond_any_file_is_refused(fake: FakeObjects, victim: Repository
     attempt(victim, HostileRemoteError, "at most")
 
 
-def test_a_file_must_have_the_size_its_tree_says(fake: FakeObjects, victim: Repository) -> None:
-    content = b"three"
-    entry = Entry(b"a", FILE, 0o644, 0, 0, size=3, digest=sha256(content).digest())
-    serve_records(fake, *commit_of([entry], [record(BLOB, content)]))
+@pytest.mark.parametrize("branches", [["main"], None], ids=["asked for by one", "in a whole pack"])
+def test_a_file_must_have_the_size_its_tree_says(
+    fake: FakeObjects, victim: Repository, branches: list[str] | None
+) -> None:
+    serve_records(fake, *commit_of([LYING], [record(BLOB, b"three")]))
 
     with pytest.raises(HostileRemoteError, match="must have the 3 bytes its tree says"):
-        fetch(victim, find_remote(victim.path, "site"), branches=["main"], backoff=AT_ONCE)
+        fetch(victim, find_remote(victim.path, "site"), branches=branches, backoff=AT_ONCE)
     assert victim.refs.every() == []
+
+
+def test_a_new_size_of_an_old_file_is_not_believed(fake: FakeObjects, victim: Repository, tmp_path: Path) -> None:
+    tree = make_tree(tmp_path / "mine", {"liar": "three"})
+    victim.commit_tree(tree, "mine", "it has five bytes")
+    serve_records(fake, *commit_of([LYING], []))
+
+    with pytest.raises(HostileRemoteError, match="must have the 3 bytes its tree says"):
+        fetch(victim, find_remote(victim.path, "site"), backoff=AT_ONCE)
+    assert [ref.name for ref in victim.refs.every()] == ["mine"]
 
 
 @pytest.mark.parametrize("name", [b"../../etc/passwd", b"..", b"a\0b", b"/etc"])
@@ -420,6 +434,31 @@ def test_a_ref_to_what_is_not_whole_does_not_move(site: Repository) -> None:
     assert "object 07070707" in refused.json()["error"]
     assert "must be whole" in answer[0]["problem"]
     assert site.refs.every() == []
+
+
+def test_a_ref_to_a_tree_whose_bytes_came_as_a_file_moves_only_with_what_the_tree_needs(site: Repository) -> None:
+    folder = encode([Entry(b"a", FILE, 0o644, 0, 0, size=1, digest=b"\7" * 32)])
+    digest = sha256(folder).digest()
+    copy = Entry(b"copy", FILE, 0o644, 0, 0, size=len(folder), digest=digest)
+    records, tip = commit_of([copy, Entry(b"d", DIRECTORY, 0o755, 0, 0, digest=digest)], [record(BLOB, folder)])
+
+    assert "object 07070707" in push_by_hand(site, records, tip)
+
+
+def test_a_ref_to_a_file_of_another_size_does_not_move(site: Repository) -> None:
+    assert "must have the 3 bytes its tree says, got 5" in push_by_hand(
+        site, *commit_of([LYING], [record(BLOB, b"three")])
+    )
+
+
+def push_by_hand(site: Repository, records: list[bytes], tip: str) -> str:
+    """Send these and ask for a branch; why it was refused."""
+    update = {"kind": "heads", "name": "main", "old": None, "new": tip, "force": True}
+    with served(site.path) as url:
+        assert httpx.post(f"{url}/v1/packs", content=PACK_START + b"".join(records)).status_code == 201
+        (answer,) = httpx.post(f"{url}/v1/refs", json={"updates": [update], "author": "me"}).json()
+    assert site.refs.every() == []
+    return str(answer["problem"])
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from koguma.images.transfer.fetching import clone, fetch, pull
 from koguma.images.transfer.pushing import push
 from koguma.images.transfer.remotes import Remote, add_remote, check_url, find_remote, remotes
 from koguma.images.transfer.server import Access, read_tokens
+from koguma.images.trees import lookup
 from tests.unit.images.making import listing, make_repository, make_tree
 from tests.unit.images.sites import AT_ONCE, served
 
@@ -88,6 +89,26 @@ def test_a_clone_has_all_that_was_pushed(origin: Repository, site: Site, tmp_pat
     copy.checkout("main", tmp_path / "out")
     assert listing(tmp_path / "out") == listing(tree)
     assert list((copy.path / "incoming").iterdir()) == []
+
+
+def test_a_file_with_the_bytes_of_a_tree_hides_nothing_from_a_transfer(
+    origin: Repository, site: Site, tmp_path: Path, tree: Path
+) -> None:
+    (tree / "new").mkdir()
+    (tree / "new/inside").write_text("found only below this directory")
+    first = origin.commit_tree(tree, "main", "third").commit
+    folder = lookup(origin.objects.read, origin.root(first), b"new")
+    assert folder
+    (tree / "0").write_bytes(origin.objects.read(folder.digest))
+    origin.move_branch("main", "main~1")
+    copy, _ = clone(site.url, tmp_path / "copy")
+    origin.commit_tree(tree, "main", "with the copy in front")
+    push(origin, remote_of(origin), ["main"])
+    pull(copy, remote_of(copy, "origin"), "main")
+
+    assert fsck(copy).problems == ()
+    copy.checkout("main", tmp_path / "out")
+    assert listing(tmp_path / "out") == listing(tree)
 
 
 def test_a_pull_brings_what_is_new_and_nothing_else(origin: Repository, site: Site, tmp_path: Path, tree: Path) -> None:

@@ -264,6 +264,7 @@ class _Fetch:
                 store.refresh()
                 if not all(store.contains(item) for item in plan.present if not downloads.arrived(item)):
                     return False
+                plan.require_sizes(lambda item: store.describe(item).size)
                 self._note_signatures(set(plan.commits))
                 self._note_shallow(plan.boundary)
                 self._move(wanted, brought)

@@ -101,3 +101,4 @@ def _require_whole(repository: Repository, commit: str) -> None:
         raise ImageError(
             f"a pushed commit must be whole, object {absent.hex()} of {commit[:12]} is in no pack ({store.directory})"
         )
+    plan.require_sizes(lambda item: store.describe(item).size)

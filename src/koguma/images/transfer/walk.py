@@ -39,8 +39,20 @@ class Plan:
     """Commits, root objects and trees that are missing, in the order they were met."""
     files: dict[bytes, int] = field(default_factory=dict)
     """Contents that are missing, with the size their trees say."""
-    present: set[bytes] = field(default_factory=set)
-    """Objects that are needed and there already, though no ref is known to lead to them: gc may still take them."""
+    present: dict[bytes, int | None] = field(default_factory=dict)
+    """Objects that are needed and there already, though no ref is known to lead to them: gc may still take them. Of
+    contents with the size their trees say."""
+
+    def require_sizes(self, size_of: Callable[[bytes], int]) -> None:
+        """HostileRemoteError when a content that is there has not the bytes that its trees say.
+
+        Readers count on it: they take room by what a tree says, and hold what it says is small.
+        """
+        for object_id, said in self.present.items():
+            if said is not None and (size := size_of(object_id)) != said:
+                raise HostileRemoteError(
+                    f"a file must have the {said} bytes its tree says, got {size} ({object_id.hex()})"
+                )
 
 
 class Walk:
@@ -51,6 +63,7 @@ class Walk:
         self._has = has
         self._complete = complete
         self._seen: set[bytes] = set()
+        """Trees. A file may have the bytes of one: that it is noted says nothing of what the tree refers to."""
         self._entries = 0
         self.plan = Plan()
 
@@ -131,7 +144,7 @@ class Walk:
         below = []
         for entry in entries:
             same = known.get(entry.name)
-            if same is not None and same.digest == entry.digest and same.kind == entry.kind:
+            if same is not None and (same.kind, same.digest, same.size) == (entry.kind, entry.digest, entry.size):
                 continue
             if entry.kind == DIRECTORY:
                 below.append((entry.digest, same.digest if same is not None and same.kind == DIRECTORY else None))
@@ -140,19 +153,18 @@ class Walk:
         return below
 
     def _file(self, entry: Entry) -> None:
-        noted = self.plan.files.get(entry.digest)
+        noted = self.plan.files.get(entry.digest) or self.plan.present.get(entry.digest)
         if noted is not None and noted != entry.size:
             raise HostileRemoteError(f"one content has one size, got {noted} and {entry.size} ({entry.digest.hex()})")
-        if entry.digest not in self._seen:
-            self._seen.add(entry.digest)
-            if self._has(entry.digest):
-                self.plan.present.add(entry.digest)
-            else:
-                self.plan.files[entry.digest] = entry.size
+        if noted is None and self._has(entry.digest):
+            self.plan.present[entry.digest] = entry.size
+        elif noted is None and entry.digest not in self.plan.parts:
+            self.plan.files[entry.digest] = entry.size
 
     def _miss(self, object_id: bytes) -> None:
+        said = self.plan.files.pop(object_id, None)
         if self._has(object_id):
-            self.plan.present.add(object_id)
+            self.plan.present.setdefault(object_id, said)
         else:
             self.plan.parts[object_id] = None
 
