@@ -8,21 +8,33 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 
+from koguma.cli.errors import one_line
 from koguma.errors import KogumaError
+
+INTERRUPTED = 130
+"""Exit status after Ctrl-C, as shells have it."""
 
 
 def main() -> None:
     """Run the program; an error a person can mend is one line on standard error."""
+    words = sys.argv[1:]
+    _open_streams()
     try:
-        status = _answer(sys.argv[1:])
+        status = _answer(words)
+        sys.stdout.flush()
     except KogumaError as error:
-        print(f"koguma: {error}", file=sys.stderr)
-        status = 1
+        status = _tell(str(error))
     except BrokenPipeError:
-        # Whoever read the output has seen enough, as in `koguma image log | head`; nothing is left to flush to.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        status = 1
+        status = 1  # whoever read the output has seen enough, as in `koguma image log | head`
+    except KeyboardInterrupt:
+        status = INTERRUPTED
+    except (OSError, UnicodeError) as error:
+        if words[:1] != ["image"]:
+            raise  # in a service it is a defect of ours
+        status = _tell(_refusal(error))
+    _drop_output()
     sys.exit(status)
 
 
@@ -35,3 +47,42 @@ def _answer(words: list[str]) -> int:
     from koguma.cli.program import run  # noqa: PLC0415 - see above
 
     return run()
+
+
+def _open_streams() -> None:
+    """Whoever closed a standard stream gets one to nowhere: else a file of ours would be opened in its place.
+
+    Characters that the locale lacks are written as escapes.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115 - it lives as long as the program
+    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
+    with suppress(AttributeError):  # a test's own stream
+        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+
+
+def _tell(text: str) -> int:
+    with suppress(OSError):
+        print(f"koguma: {one_line(text)}", file=sys.stderr)
+    return 1
+
+
+def _refusal(error: OSError | UnicodeError) -> str:
+    if isinstance(error, UnicodeEncodeError):
+        return f"text must be UTF-8, got {error.object[:80]!a}"
+    if isinstance(error, UnicodeError):
+        return f"text must be UTF-8: {error}"
+    place = f" ({os.fsdecode(error.filename)})" if isinstance(error.filename, str | bytes) else ""
+    return f"the system refused: {error.strerror or error}{place}"
+
+
+def _drop_output() -> None:
+    """What could not be written before is not tried again when Python ends."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -13,7 +13,7 @@ import typer
 from koguma.cli.client import ApiAway, ApiOption, Client
 from koguma.cli.output import JsonOption, print_json, print_table, short_time
 
-app = typer.Typer(pretty_exceptions_enable=False, help="What happens to nodes: list and follow.")
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help="What happens to nodes: list and follow.")
 
 AGAIN_S = 1.0
 

@@ -12,7 +12,12 @@ from koguma.cli.client import ApiError, ApiOption, Client
 from koguma.cli.errors import UsageFault
 from koguma.cli.output import JsonOption, print_json, print_pairs, print_table
 
-app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help="What machines of a role boot.")
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="What machines of a role boot.",
+)
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 

@@ -26,7 +26,11 @@ from koguma.lab.lab import Lab, plan_of
 from koguma.lab.plan import DISKS_MAX, BmcKind, Hardware, fair_cpus
 from koguma.lab.ssh import run_on
 
-app = typer.Typer(no_args_is_help=True, help="The virtual datacentre: a switch, BMCs and machines.")
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    help="The virtual datacentre: a switch, BMCs and machines.",
+)
 
 NODES = 3
 DEADLINE_S = 900.0

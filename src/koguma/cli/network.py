@@ -10,7 +10,12 @@ from koguma.cli.client import ApiError, ApiOption, Client
 from koguma.cli.errors import UsageFault
 from koguma.cli.output import JsonOption, print_json, print_pairs, print_table
 
-app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help="VLANs, subnets and their purposes.")
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="VLANs, subnets and their purposes.",
+)
 
 Name = Annotated[str, typer.Argument(help="The network's name.")]
 GiveFrom = Annotated[

@@ -24,7 +24,12 @@ from koguma.cli.output import (
 )
 from koguma.errors import KogumaError
 
-app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help="Machines: list, show, power, boot.")
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Machines: list, show, power, boot.",
+)
 
 POLL_S = 0.5
 RESTING = frozenset(

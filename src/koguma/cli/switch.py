@@ -12,7 +12,12 @@ from koguma.cli.client import ApiOption, Client
 from koguma.cli.errors import UsageFault
 from koguma.cli.output import JsonOption, print_json, print_pairs, print_table, short_time
 
-app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help="The switches that nodes are cabled to.")
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="The switches that nodes are cabled to.",
+)
 
 Name = Annotated[str, typer.Argument(help="The switch's name; what it calls itself in LLDP, or see --chassis.")]
 Username = Annotated[str | None, typer.Option(help="Its account.")]

@@ -11,7 +11,12 @@ import typer
 from koguma.cli.client import ApiOption, Client
 from koguma.cli.output import JsonOption, print_json, print_table, short_time
 
-app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help="Who is told of events over HTTP.")
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Who is told of events over HTTP.",
+)
 
 Name = Annotated[str, typer.Argument(help="The webhook's name.")]
 

@@ -26,6 +26,8 @@ NO_COMMIT = "0" * 64
 """Stands for "there was none" and "there is none" in logs."""
 DEFAULT_BRANCH = "main"
 NAME_MAX = 100
+_FILE_NAME_MAX = 255
+"""Of file systems; a ref is a file whose name is the ref's, with `%2F` for a slash."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+/-]*")
 _CHECKSUM = re.compile(rb"[0-9a-f]{8}\Z")
@@ -68,6 +70,8 @@ def check_ref_name(name: str) -> str:
     place = f"got {name!r}"
     if not _NAME.fullmatch(name) or len(name) > NAME_MAX:
         raise RefError(f"a branch or tag name must be 1 to {NAME_MAX} letters, digits and . _ + / -, {place}")
+    if len(quote(name, safe="")) > _FILE_NAME_MAX:
+        raise RefError(f"a branch or tag name may not have so many slashes, {place}")
     for forbidden in ("..", "//", "/."):
         if forbidden in name:
             raise RefError(f"a branch or tag name may not contain {forbidden!r}, {place}")
@@ -112,6 +116,8 @@ class Refs:
 
     def get(self, kind: RefKind, name: str) -> str | None:
         """The commit a ref names, or None."""
+        if not _NAME.fullmatch(name) or len(quote(name, safe="")) > _FILE_NAME_MAX:
+            return None
         try:
             text = self._path(kind, name).read_text(encoding="ascii").strip()
         except FileNotFoundError:

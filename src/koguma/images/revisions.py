@@ -39,6 +39,8 @@ def resolve(text: str, refs: Refs, store: ObjectStore, read: CommitOf) -> str:
     """The id of the commit that an expression names. Raises RevisionError."""
     if text.startswith(":/"):
         return _by_message(text, refs, read)
+    if not text:
+        raise RevisionError("a revision may not be empty; HEAD is the commit of the branch last worked on")
     base, logged, steps = _split(text)
     commit = _start(base, logged, text, refs, store)
     for sign, count in steps:

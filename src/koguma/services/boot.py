@@ -29,7 +29,7 @@ from koguma.services.errors import ServiceError
 from koguma.services.secrets import boot_key
 
 log = logging.getLogger(__name__)
-app = typer.Typer(help="Run the boot service: DHCP, TFTP, iPXE, stage-1 API, artifacts.")
+app = typer.Typer(add_completion=False, help="Run the boot service: DHCP, TFTP, iPXE, stage-1 API, artifacts.")
 
 NFS_CHECK_S = 1.0
 

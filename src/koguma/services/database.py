@@ -16,7 +16,7 @@ from koguma.config import Config
 from koguma.services.environment import ConfigOption, begin
 from koguma.services.errors import ServiceError
 
-app = typer.Typer(help="Run the embedded PostgreSQL.")
+app = typer.Typer(add_completion=False, help="Run the embedded PostgreSQL.")
 
 SETTINGS = {
     # A small machine runs it beside everything else.

@@ -17,7 +17,7 @@ from koguma.services.environment import ConfigOption, begin, prepare_django
 from koguma.services.errors import ServiceError
 
 log = logging.getLogger(__name__)
-app = typer.Typer(help="Run the API server.")
+app = typer.Typer(add_completion=False, help="Run the API server.")
 
 
 @app.callback(invoke_without_command=True)

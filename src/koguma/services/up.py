@@ -27,7 +27,7 @@ from koguma.services.environment import ConfigOption, begin
 from koguma.services.errors import ServiceError
 
 log = logging.getLogger(__name__)
-app = typer.Typer(help="Run everything on this machine, database included.")
+app = typer.Typer(add_completion=False, help="Run everything on this machine, database included.")
 
 STOP_TIMEOUT_S = 20.0
 BACKOFF_S = (0.2, 0.5, 1.0, 2.0, 5.0)

@@ -9,7 +9,7 @@ import typer
 from koguma.services import database
 from koguma.services.environment import ConfigOption, begin, prepare_django
 
-app = typer.Typer(help="Run a worker: power, provisioning, the boot snapshot.")
+app = typer.Typer(add_completion=False, help="Run a worker: power, provisioning, the boot snapshot.")
 
 
 @app.callback(invoke_without_command=True)

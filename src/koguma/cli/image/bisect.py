@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from koguma.cli.client import ApiOption
+from koguma.cli.errors import one_line
 from koguma.cli.image.common import Json, become_root, open_repository, print_json, say
 
 if TYPE_CHECKING:
@@ -20,7 +21,12 @@ if TYPE_CHECKING:
     from koguma.images.commits import Commit
     from koguma.images.repository import Repository
 
-app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help="Find the commit that broke something.")
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Find the commit that broke something.",
+)
 
 Verdicted = Annotated[str | None, typer.Argument(help="The commit; the one to be tried otherwise.")]
 
@@ -71,7 +77,7 @@ def log(context: typer.Context, json: Json = False) -> None:
         print_json([{"verdict": item.verdict, "commit": item.commit, "subject": item.subject} for item in state.log])
         return
     for item in state.log:
-        print(f"{item.verdict:4} {item.commit[:12]} {item.subject}")
+        print(f"{item.verdict:4} {item.commit[:12]} {one_line(item.subject)}")
 
 
 @app.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
@@ -164,10 +170,10 @@ def _print_step(step: Step) -> None:
 
     if step.trial is not None:
         say(f"{describe(step)}; try this commit, then say: koguma image bisect good, bad or skip")
-        print(f"{step.trial.id} {step.trial.subject}")
+        print(f"{step.trial.id} {one_line(step.trial.subject)}")
     elif step.found is not None:
-        print(f"{step.found.id} is the first bad commit: {step.found.subject}")
+        print(f"{step.found.id} is the first bad commit: {one_line(step.found.subject)}")
     else:
         say("only commits that cannot be tried are left; the first bad one is one of these")
         for item in step.suspects:
-            print(f"{item.id} {item.subject}")
+            print(f"{item.id} {one_line(item.subject)}")

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from koguma.cli.errors import UsageFault
+from koguma.cli.errors import UsageFault, one_line
 from koguma.cli.image import looking
-from koguma.cli.image.common import Json, local_time, names_by_commit, open_repository, print_json
+from koguma.cli.image.common import Json, local_time, message_lines, names_by_commit, open_repository, print_json
 from koguma.cli.image.paths import WithCount, WithPaths, paths_said
 from koguma.cli.image.showing import Form, commit_document, diff_document, print_diff, write_bytes
 
@@ -95,8 +95,8 @@ def show(
     print(f"commit {found.id}\ntree   {found.tree}")
     for parent in found.parents:
         print(f"parent {parent}")
-    print(f"Author: {found.author}\nDate:   {local_time(found.time)}\n")
-    print("".join(f"    {line}\n" for line in found.message.splitlines()))
+    print(f"Author: {one_line(found.author)}\nDate:   {local_time(found.time)}\n")
+    print("".join(f"{line}\n" for line in message_lines(found.message)))
     if changes:
         print_diff(changes, repository.objects.read, Form(patch=patch, stat=stat, name_only=name_only))
 
@@ -196,4 +196,4 @@ def reflog(
         )
         return
     for number, change in enumerate(changes):
-        print(f"{change.new[:12]} {name}@{{{number}}} {local_time(change.time)} {change.reason}")
+        print(f"{change.new[:12]} {name}@{{{number}}} {local_time(change.time)} {one_line(change.reason)}")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from koguma.cli.errors import one_line
 from koguma.cli.image.common import Json, open_repository, print_json, print_table, progress, say
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def fsck(
         print_json(_report_document(report))
     else:
         for problem in report.problems:
-            print(problem)
+            print(one_line(problem))
         print(f"{report.packs} packs, {report.objects} objects, {len(report.problems)} problems")
     if report.problems:
         print("koguma: the repository is damaged; the problems are listed on standard output", file=sys.stderr)

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from koguma.cli.errors import UsageFault
-from koguma.cli.image.printing import decorations, local_time, names_by_commit, print_json
+from koguma.cli.errors import UsageFault, one_line
+from koguma.cli.image.printing import decorations, local_time, message_lines, names_by_commit, print_json
 from koguma.cli.image.showing import Form, commit_document, diff_document, print_diff, print_reboot
 
 if TYPE_CHECKING:
@@ -140,15 +140,15 @@ def _wanted(
 def _lines(item: Commit, names: dict[str, list[str]], *, oneline: bool) -> list[str]:
     decoration = f" ({', '.join(names[item.id])})" if item.id in names else ""
     if oneline:
-        return [f"{item.short_id}{decoration} {item.subject}"]
+        return [f"{item.short_id}{decoration} {one_line(item.subject)}"]
     merge = [f"Merge:  {' '.join(parent[:12] for parent in item.parents)}"] if len(item.parents) > 1 else []
     return [
         f"commit {item.id}{decoration}",
         *merge,
-        f"Author: {item.author}",
+        f"Author: {one_line(item.author)}",
         f"Date:   {local_time(item.time)}",
         "",
-        *(f"    {line}" for line in item.message.splitlines()),
+        *message_lines(item.message),
         "",
     ]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from koguma.cli.errors import one_line
 from koguma.cli.image.printing import print_json, update_labels
 
 if TYPE_CHECKING:
@@ -54,4 +55,4 @@ def _list(repository: Repository, refs: Iterable[Ref], *, head: str, json: bool)
         return
     for ref in refs:
         mark = "*" if ref.name == head else " "
-        print(f"{mark} {ref.name} {ref.commit[:12]} {repository.commit(ref.commit).subject}")
+        print(f"{mark} {ref.name} {ref.commit[:12]} {one_line(repository.commit(ref.commit).subject)}")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from koguma.cli.errors import one_line
 from koguma.cli.image.common import Json, become_root, open_repository, print_json, printable, say
 
 if TYPE_CHECKING:
@@ -136,7 +137,7 @@ def _operation_document(operation: Operation) -> dict[str, Any]:
 
 
 def _print_status(found: Status) -> None:
-    at = f"at {found.commit.short_id} {found.commit.subject}" if found.commit else "without a commit yet"
+    at = f"at {found.commit.short_id} {one_line(found.commit.subject)}" if found.commit else "without a commit yet"
     print(f"on branch {found.branch}{'' if found.branch == found.head else ' (not HEAD)'} {at}")
     if found.session is None:
         print("no pending edit")

@@ -5,7 +5,10 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
+
+from koguma.cli.errors import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -77,10 +80,12 @@ def print_json(document: object) -> None:
 
 def printable(path: bytes) -> str:
     """A path fit for printing: bytes that are not UTF-8 and control characters appear as `\\xNN`."""
-    text = path.decode("utf-8", errors="backslashreplace")
-    if text.isprintable():
-        return text
-    return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in text)
+    return one_line(path.decode("utf-8", errors="backslashreplace"))
+
+
+def message_lines(message: str) -> list[str]:
+    """A commit's message as it is shown, a line each, fit for printing: whoever made the commit is not trusted."""
+    return [f"    {one_line(line.expandtabs())}" for line in message.splitlines()]
 
 
 def local_time(seconds: int) -> str:
@@ -90,8 +95,9 @@ def local_time(seconds: int) -> str:
 
 
 def say(text: str) -> None:
-    """Words for a person: never on standard output, which carries results."""
-    print(text, file=sys.stderr)
+    """Words for a person: never on standard output, which carries results. Lost where nobody can take them."""
+    with suppress(OSError):
+        print("\n".join(one_line(line) for line in text.split("\n")), file=sys.stderr)
 
 
 class progress:  # noqa: N801 - used like a function

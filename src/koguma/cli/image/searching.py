@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from koguma.cli.errors import one_line
 from koguma.cli.image.common import Json, open_repository, print_json, printable
 from koguma.cli.image.paths import WithPaths, paths_said
 from koguma.cli.image.showing import write_bytes
@@ -47,16 +48,16 @@ def blame(
     if belongs:
         print(f"/{printable(where)} belongs to {', '.join(belongs[:8])}{' …' if len(belongs) > 8 else ''}\n")
     commits = [line.commit for line in lines or []] + [entry.commit for entry in entries]
-    author = max((len(commit.author) for commit in commits), default=0)
+    author = max((len(one_line(commit.author)) for commit in commits), default=0)
     for line in lines or []:
         write_bytes(f"{_who(line.commit, author)} {line.number:>4}) ".encode() + line.content.rstrip(b"\n") + b"\n")
     for entry in entries:
-        print(f"{_who(entry.commit, author)} /{printable(entry.path)}  {entry.commit.subject}")
+        print(f"{_who(entry.commit, author)} /{printable(entry.path)}  {one_line(entry.commit.subject)}")
 
 
 def _who(commit: Commit, width: int) -> str:
     day = datetime.fromtimestamp(commit.time, UTC).astimezone().strftime("%Y-%m-%d %H:%M")
-    return f"{commit.short_id} {commit.author.ljust(width)} {day}"
+    return f"{commit.short_id} {one_line(commit.author).ljust(width)} {day}"
 
 
 def _blame_document(
