@@ -385,7 +385,8 @@ class Repository:
         check_ref_name(name)
         commit = self.resolve(start)
         if self.refs.get(kind, name):
-            raise RefError(f"a {kind.word} named {name!r} exists already; remove it with: koguma image rm {name}")
+            mend = f"branch -f {name} {start}" if kind is RefKind.BRANCH else f"rm {name}"
+            raise RefError(f"a {kind.word} named {name!r} exists already; to have another: koguma image {mend}")
         self.refs.update(kind, name, commit.id, old=None, author=default_author(), reason=f"created from {start}")
         return Ref(name, kind, commit.id)
 
@@ -418,8 +419,17 @@ def default_author() -> str:
     """KOGUMA_AUTHOR, else user@host."""
     if named := os.environ.get("KOGUMA_AUTHOR"):
         return named
-    user = os.environ.get("USER") or str(os.geteuid())
-    return f"{user}@{os.uname().nodename}"
+    return f"{os.environ.get('USER') or _user_name()}@{os.uname().nodename}"
+
+
+def _user_name() -> str:
+    """As the system knows it: timers and services have no USER."""
+    import pwd  # noqa: PLC0415 - most have a USER
+
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return str(os.geteuid())
 
 
 __all__ = ["Committed", "Repository", "default_author", "is_id"]

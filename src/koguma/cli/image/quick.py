@@ -96,7 +96,7 @@ def _understood(command: Quick, said: Sequence[str]) -> tuple[list[str], dict[st
             options[command.flags[item]] = True
         elif item in command.values:
             value = next(rest, "")
-            if not value or value.startswith("-"):
+            if not value or value.startswith("-") or command.values[item] in options:
                 return None
             options[command.values[item]] = value
         elif not item or item.startswith("-"):
