@@ -23,6 +23,7 @@ from koguma.images.objects import COMMIT, ObjectStore, ObjectWriter
 from koguma.images.refs import DEFAULT_BRANCH, Ref, RefChange, RefKind, Refs, check_ref_name
 from koguma.images.shallow import read_shallow
 from koguma.images.trees import Entry, read_root
+from koguma.places import REPOSITORY_MARKER
 
 if TYPE_CHECKING:
     from koguma.images.diff import Diff
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from koguma.images.reboot import Reboot
 
 FORMAT = b"koguma-repository/1\n"
-_MARKER = "koguma-repository"
 _PRIVATE = ("packs", "cache", "cache/stat", "edit", "tmp", "locks")
 _PUBLIC = ("boot", "boot/artifacts", "boot/stage1")
 
@@ -65,7 +65,12 @@ class Repository:
 
     @classmethod
     def _init(cls, path: Path) -> Repository:
-        if not (path / _MARKER).exists() and path.exists() and any(path.iterdir()) and not (path / "packs").is_dir():
+        if (
+            not (path / REPOSITORY_MARKER).exists()
+            and path.exists()
+            and any(path.iterdir())
+            and not (path / "packs").is_dir()
+        ):
             raise RepositoryError(f"a new repository needs a new or empty directory, got {str(path)!r}")
         path.mkdir(parents=True, exist_ok=True)
         for name in _PRIVATE:
@@ -77,9 +82,9 @@ class Repository:
         create_keys(path / "keys")
         refs = Refs(path)
         refs.create_directories()
-        if not (path / _MARKER).exists():
+        if not (path / REPOSITORY_MARKER).exists():
             refs.set_head(DEFAULT_BRANCH)
-            write_atomically(path / _MARKER, FORMAT)
+            write_atomically(path / REPOSITORY_MARKER, FORMAT)
         repository = cls.open(path)
         if not (path / "boot" / "labels.json").exists():
             repository.update_labels()
@@ -89,7 +94,7 @@ class Repository:
     def open(cls, path: Path) -> Repository:
         """Open a repository. Raises RepositoryError when there is none of this format."""
         try:
-            marker = (path / _MARKER).read_bytes()
+            marker = (path / REPOSITORY_MARKER).read_bytes()
         except OSError:
             raise RepositoryError(
                 f"there is no image repository at {str(path)!r}; make one with: koguma image --repo {path} init"

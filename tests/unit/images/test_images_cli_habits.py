@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tarfile
 from collections.abc import Callable
 from io import BytesIO
@@ -160,3 +161,37 @@ def test_a_pattern_may_begin_with_a_dash(say: Said, repository: Repository, tmp_
 def test_a_repository_is_made_where_it_is_said(say: Said, tmp_path: Path) -> None:
     assert say("init", str(tmp_path / "new"))[1] == f"{tmp_path / 'new'}\n"
     assert Repository.open(tmp_path / "new").refs.every() == []
+
+
+def documented_keys(command: str) -> set[str]:
+    """The keys that the handbook names for a command's document, those within lists left out."""
+    page = (Path(__file__).parents[3] / "docs/operating/images-json.md").read_text(encoding="utf-8")
+    row = next(line for line in page.splitlines() if line.startswith(f"| `{command}`"))
+    cell = row.split(" | ", 1)[1]
+    nested = re.sub(r"(?<=` )\[\][^;|]*", "", cell) if not cell.startswith("[]") else re.sub(r"(?<=` )\[\].*", "", cell)
+    return set(re.findall(r"`(\w+)`", nested))
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("log", ["log"]),
+        ("show REV:FILE", ["show", "HEAD:etc/motd"]),
+        ("diff", ["diff", "HEAD~1", "HEAD"]),
+        ("status", ["status"]),
+        ("branch", ["branch"]),
+        ("reflog", ["reflog"]),
+        ("grep", ["grep", "one"]),
+        ("labels", ["labels"]),
+        ("verify", ["verify"]),
+        ("keys list", ["keys", "list"]),
+        ("fsck", ["fsck"]),
+        ("gc", ["gc"]),
+        ("du", ["du"]),
+        ("du REV", ["du", "HEAD"]),
+    ],
+)
+def test_the_handbook_names_the_keys_of_every_document(say: Said, command: str, words: list[str]) -> None:
+    document = json.loads(say(*words, "--json")[1])
+
+    assert set(document[0] if isinstance(document, list) else document) == documented_keys(command)

@@ -70,7 +70,7 @@ def path_of(context: typer.Context) -> Path:
     given: Path | None = context.obj
     if given is not None:
         return given
-    if found := places.repository():
+    if found := places.repository_here() or places.repository():
         return found
     from koguma.config import load
 
