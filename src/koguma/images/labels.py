@@ -18,6 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from koguma.errors import KogumaError
 from koguma.images.artifacts import (
     artifact_path,
     artifact_sizes,
@@ -72,12 +73,20 @@ class _Observed(NamedTuple):
 def update_labels(repository: Repository, progress: Callable[[str, int], None] | None = None) -> LabelState:
     """Make the artifacts that are missing, publish the labels, let expired ones go; says which commits have none.
 
-    `progress` is told what is being made and the bytes taken in.
+    One artifact that cannot be made keeps no other from being made. Raises StorageError at the end when the system
+    refused something: a full disk. `progress` is told what is being made and the bytes taken in.
     """
+    refused: list[OSError] = []
 
     def ensure(commit: Commit) -> tuple[str, str | None]:
         told = (lambda size: progress(commit.short_id, size)) if progress else None
-        reason = ensure_artifact(repository, commit, told)
+        try:
+            reason = ensure_artifact(repository, commit, told)
+        except KogumaError as error:
+            reason = f"its artifact could not be made: {error}"
+        except OSError as error:
+            refused.append(error)
+            reason = f"its artifact could not be made: {error.strerror or error}"
         if reason is None:
             publish_labels(repository)
         return commit.id, reason
@@ -98,6 +107,8 @@ def update_labels(repository: Repository, progress: Callable[[str, int], None] |
             with _alone(repository):
                 seen = _publish(repository)
                 _remove_expired(repository, seen)
+        if refused:
+            raise refused[0]
         return _state(repository, seen, reasons)
 
 

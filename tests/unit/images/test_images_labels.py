@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import re
 import shutil
 import subprocess
 import sys
 import time
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from koguma.boot.labels import Labels as BootLabels
-from koguma.images.errors import ManifestError, NotBootableError, PolicyError
+from koguma.images import artifacts, rootimages
+from koguma.images.commits import Commit
+from koguma.images.errors import ManifestError, NotBootableError, PolicyError, StorageError
 from koguma.images.kernels import find_boot_files
 from koguma.images.pins import announce_use
 from koguma.images.repository import Repository
 from koguma.images.signing import create_keys, load_signing_key, sign, trusted_keys, verify
-from koguma.model.manifest import Manifest
+from koguma.model.errors import InvalidValue
+from koguma.model.manifest import Manifest, ManifestFile
 from tests.unit.images.making import let_age, make_bootable_tree, make_tree
 
 
@@ -103,6 +109,68 @@ def test_a_commit_without_a_kernel_succeeds_and_its_missing_label_is_explained(
             (commit.id, "a bootable tree needs a kernel, there is none at /vmlinuz or /boot/vmlinuz-*")
         ]
     assert _published(repository) == {}
+
+
+def test_what_no_manifest_can_hold_keeps_one_commit_from_its_label_and_no_other(
+    repository: Repository, tmp_path: Path
+) -> None:
+    strange = make_bootable_tree(tmp_path / "strange")
+    status = strange / "var/lib/dpkg/status"
+    status.write_text(status.read_text().replace("amd64", "a b"))
+    one = repository.commit_tree(strange, "strange", "m").commit
+    two = repository.commit_tree(make_bootable_tree(tmp_path / "long", version="6." + "1" * 99), "long", "m").commit
+    repository.commit_tree(make_bootable_tree(tmp_path / "tree"), "compute", "m")
+    expired = repository.path / "boot" / "artifacts" / ("0" * 64)
+    expired.mkdir()
+    (repository.path / "policy.toml").write_text("[labels]\ngrace_minutes = 0\n")
+
+    for _ in range(2):
+        state = repository.update_labels()
+        reasons = {item.commit: item.reason for item in state.unlabelled}
+        assert reasons.keys() == {one.id, two.id}
+        assert re.fullmatch(
+            r"a manifest's architecture must match .*, got 'a b' \(the Architecture of dpkg, /var/lib/dpkg/status\)",
+            reasons[one.id],
+        )
+        assert re.fullmatch(
+            r"a manifest's kernel_version must match .*, got '6\.1+…' \(the name of the kernel\)", reasons[two.id]
+        )
+    assert "compute" in _published(repository)
+    assert not expired.exists()
+    assert not list((repository.path / "cache" / "images").glob(f"{one.tree}.*"))  # none was made in vain
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [(OSError(errno.ENOSPC, "No space left on device"), True), (InvalidValue("a value must be of its kind"), False)],
+)
+def test_an_artifact_that_cannot_be_made_keeps_no_other_from_being_made_and_a_full_disk_is_told(
+    repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, told: bool
+) -> None:
+    one = repository.commit_tree(make_bootable_tree(tmp_path / "one", package="1"), "one", "m").commit
+    repository.commit_tree(make_bootable_tree(tmp_path / "two", package="2"), "two", "m")
+    make = rootimages.provide_image
+
+    def provide(of: Repository, commit: Commit, *rest: Any) -> ManifestFile:
+        if commit.id == one.id:
+            raise error
+        return make(of, commit, *rest)
+
+    monkeypatch.setattr(artifacts, "provide_image", provide)
+    expired = repository.path / "boot" / "artifacts" / ("0" * 64)
+    expired.mkdir()
+    (repository.path / "policy.toml").write_text("[labels]\ngrace_minutes = 0\n")
+    if told:
+        with pytest.raises(StorageError, match="No space left on device"):
+            repository.update_labels()
+    else:
+        state = repository.update_labels()
+        assert [(item.commit, item.reason) for item in state.unlabelled] == [
+            (one.id, f"its artifact could not be made: {error}")
+        ]
+
+    assert "two" in _published(repository)
+    assert not expired.exists()
 
 
 def test_commits_of_one_tree_share_one_root_image(repository: Repository, tmp_path: Path) -> None:
