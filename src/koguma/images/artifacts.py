@@ -18,6 +18,7 @@ from koguma.images.commits import Commit
 from koguma.images.errors import ImageError, NotBootableError
 from koguma.images.files import (
     locked,
+    make_private_directory,
     remove_tree,
     sync_directory,
     sync_file,
@@ -68,7 +69,7 @@ def ensure_artifact(repository: Repository, commit: Commit, progress: Progress |
             _make(repository, commit, final, progress)
         except NotBootableError as error:
             noted = repository.path / "cache" / "unbootable" / commit.tree
-            noted.parent.mkdir(exist_ok=True)
+            make_private_directory(noted.parent)
             write_atomically(noted, str(error).encode())
             return str(error)
     return None

@@ -83,6 +83,13 @@ def begin_sync(descriptor: int, start: int, size: int) -> None:
     os.posix_fadvise(descriptor, start, size, os.POSIX_FADV_DONTNEED)
 
 
+def make_private_directory(path: Path) -> None:
+    """Make a directory that only its owner may enter, and such ones above it where they are missing."""
+    if not path.is_dir():
+        make_private_directory(path.parent)
+        path.mkdir(mode=0o700, exist_ok=True)
+
+
 def sync_directory(path: Path) -> None:
     """Make the names in a directory durable: without it a renamed file can vanish in a power failure."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -173,6 +173,22 @@ def test_an_artifact_that_cannot_be_made_keeps_no_other_from_being_made_and_a_fu
     assert not expired.exists()
 
 
+def test_without_the_cache_commits_and_labels_are_made_and_nobody_else_may_look_into_the_new_one(
+    repository: Repository, tmp_path: Path
+) -> None:
+    cache = repository.path / "cache"
+    shutil.rmtree(cache)
+    repository.commit_tree(make_bootable_tree(tmp_path / "tree"), "compute", "m")
+    assert (cache.stat().st_mode & 0o777, (cache / "stat").stat().st_mode & 0o777) == (0o700, 0o700)
+    for _ in range(2):
+        shutil.rmtree(cache)
+        repository.commit_tree(make_tree(tmp_path / "plain", {"etc/motd": ""}), "plain", "m", remember=False)
+        repository.update_labels()
+        assert cache.stat().st_mode & 0o777 == 0o700
+
+    assert "compute" in _published(repository)
+
+
 def test_commits_of_one_tree_share_one_root_image(repository: Repository, tmp_path: Path) -> None:
     tree = make_bootable_tree(tmp_path / "tree")
     one = repository.commit_tree(tree, "one", "first").commit
@@ -295,6 +311,30 @@ def test_a_kept_image_that_was_damaged_on_the_disk_is_made_anew(repository: Repo
     repository.update_labels()
 
     assert (repository.path / "boot" / "artifacts" / two.id / "root.squashfs").read_bytes() == good
+
+
+@pytest.mark.parametrize("damage", ["root.squashfs", "manifest.json", "manifest.sig", None])
+def test_without_the_cache_an_artifacts_root_image_is_used_again_only_if_its_manifest_says_it_is_whole(
+    repository: Repository, tmp_path: Path, damage: str | None
+) -> None:
+    tree = make_bootable_tree(tmp_path / "tree")
+    one = repository.commit_tree(tree, "one", "first").commit
+    repository.update_labels()
+    folder = repository.path / "boot" / "artifacts" / one.id
+    good = (folder / "root.squashfs").read_bytes()
+    if damage:
+        content = bytearray((folder / damage).read_bytes())
+        content[-20] ^= 1
+        (folder / damage).write_bytes(content)
+    shutil.rmtree(repository.path / "cache")
+    two = repository.commit_tree(tree, "two", "another message").commit
+    repository.update_labels()
+
+    made = repository.path / "boot" / "artifacts" / two.id
+    assert (made / "root.squashfs").read_bytes() == good
+    manifest = Manifest.from_bytes((made / "manifest.json").read_bytes())
+    assert manifest.files["root"].sha256 == sha256(good).hexdigest()
+    assert (made / "root.squashfs").samefile(folder / "root.squashfs") == (damage is None)
 
 
 def test_labels_made_by_two_processes_at_once_are_all_there(repository: Repository, tmp_path: Path) -> None:
