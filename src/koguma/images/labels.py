@@ -10,12 +10,10 @@ artifact of the new one is there.
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from koguma.errors import KogumaError
@@ -28,6 +26,7 @@ from koguma.images.artifacts import (
     remove_artifact,
 )
 from koguma.images.commits import ABBREVIATED_DIGITS, Commit, history
+from koguma.images.expired import Expired, read_expired, write_expired
 from koguma.images.files import locked, storage_errors, write_atomically
 from koguma.images.labelfile import Label, encode_labels, labels_path, read_labels
 from koguma.images.pins import labels_in_use, pins
@@ -163,7 +162,11 @@ def _observe(repository: Repository) -> _Observed:
             pinned=tuple(pins(repository.path)),
             in_use=_in_use(repository, refs, published),
             sizes=artifact_sizes(repository.path) if policy.labels.budget_mib is not None else {},
-            evicted=tuple(commit for commit, item in _read_expired(repository.path).items() if item["evicted"]),
+            evicted={
+                commit: item.evicted_at_mib
+                for commit, item in read_expired(repository.path).items()
+                if item.evicted_at_mib is not None
+            },
         ),
         int(time.time()),
     )
@@ -213,37 +216,34 @@ def _still_bootable(repository: Repository, seen: _Observed, ref: Ref, before: L
 
 def _remove_expired(repository: Repository, seen: _Observed) -> None:
     """Note artifacts whose label went, and remove those whose grace is over: a machine may be fetching them."""
-    noted = _read_expired(repository.path)
+    noted = read_expired(repository.path)
     now = int(time.time())
-    expired: dict[str, dict[str, Any]] = {}
+    expired: dict[str, Expired] = {}
     for folder in sorted((repository.path / "boot" / "artifacts").iterdir()):
         commit = folder.name
         if commit.startswith(".") or commit in seen.plan.kept:
             continue
-        since = noted.get(commit, {}).get("since", now)
-        evicted = commit in seen.plan.evicted
-        if since + seen.policy.labels.grace_minutes * 60 <= now:
+        item = _expiry(seen, commit, noted.get(commit), now)
+        if item.since + seen.policy.labels.grace_minutes * 60 <= now:
             remove_artifact(repository.path, commit)
-            if not evicted:
+            if item.evicted_at_mib is None:
                 continue
-        expired[commit] = {"since": since, "evicted": evicted}
+        expired[commit] = item
     for commit in seen.plan.evicted:
-        expired.setdefault(commit, noted.get(commit, {"since": now, "evicted": True}))
+        expired.setdefault(commit, _expiry(seen, commit, noted.get(commit), now))
     if expired != noted:
-        write_atomically(_expired_path(repository.path), json.dumps(expired, indent=1).encode() + b"\n")
+        write_expired(repository.path, expired)
     forget_images(repository.path, {commit.tree for commit in seen.commits.values() if commit.id in seen.plan.kept})
 
 
-def _expired_path(repository: Path) -> Path:
-    return repository / "boot" / "expired.json"
-
-
-def _read_expired(repository: Path) -> dict[str, dict[str, Any]]:
-    try:
-        found: dict[str, dict[str, Any]] = json.loads(_expired_path(repository).read_bytes())
-    except (FileNotFoundError, ValueError):
-        return {}
-    return found
+def _expiry(seen: _Observed, commit: str, noted: Expired | None, now: int) -> Expired:
+    """What is to be noted of a commit without a label."""
+    budget = seen.policy.labels.budget_mib if commit in seen.plan.evicted else None
+    if noted is None or noted.since > now:
+        return Expired(now, budget)
+    if budget is None or noted.evicted_at_mib is None:
+        return Expired(noted.since, budget)
+    return noted if noted.evicted_at_mib >= budget else Expired(now, budget)  # it had come back meanwhile
 
 
 def _state(repository: Repository, seen: _Observed, reasons: Mapping[str, str | None]) -> LabelState:

@@ -287,6 +287,35 @@ def test_a_label_that_machines_boot_by_does_not_expire(repository: Repository, t
     assert commits[0][:12] in _published(repository)
 
 
+@pytest.mark.parametrize("damaged", ["", "[]", '{"x": 1}', '{"%s": {"since": "now"}}' % ("0" * 64)])
+def test_a_damaged_expired_json_is_written_again(repository: Repository, tmp_path: Path, damaged: str) -> None:
+    commits = _three_commits(repository, tmp_path)
+    repository.update_labels()
+    (repository.path / "policy.toml").write_text("[labels]\nkeep_commits_per_branch = 0\nkeep_days = 0\n")
+    expired = repository.path / "boot" / "expired.json"
+    expired.write_text(damaged)
+    repository.update_labels()
+
+    assert json.loads(expired.read_bytes()).keys() == set(commits[:2])
+
+
+def test_what_went_for_want_of_space_has_its_label_again_when_there_is_more(
+    repository: Repository, tmp_path: Path
+) -> None:
+    commits = _three_commits(repository, tmp_path)
+    everything = {"compute", *(commit[:12] for commit in commits)}
+    policy = repository.path / "policy.toml"
+    for budget in ("", "budget_mib = 1"):
+        policy.write_text("[labels]\nbudget_mib = 0\ngrace_minutes = 0\n")
+        repository.update_labels()
+        repository.update_labels()
+        assert set(_published(repository)) == {"compute", commits[2][:12]}
+        policy.write_text(f"[labels]\n{budget}\n")
+        state = repository.update_labels()
+        assert set(_published(repository)) == everything
+        assert not state.unlabelled
+
+
 def test_a_repository_with_labels_turned_off_makes_nothing_bootable(repository: Repository, tmp_path: Path) -> None:
     (repository.path / "policy.toml").write_text("[labels]\nenabled = false\n")
     commit = repository.commit_tree(make_bootable_tree(tmp_path / "tree"), "compute", "m").commit
