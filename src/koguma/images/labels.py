@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -26,12 +27,14 @@ from koguma.images.artifacts import (
     remove_artifact,
 )
 from koguma.images.commits import ABBREVIATED_DIGITS, Commit, history
+from koguma.images.errors import CorruptError, ImageError
 from koguma.images.expired import Expired, read_expired, write_expired
 from koguma.images.files import locked, storage_errors, write_atomically
+from koguma.images.in_use import led_to, remember_use, remembered_use
 from koguma.images.labelfile import Label, encode_labels, labels_path, read_labels
 from koguma.images.pins import labels_in_use, pins
 from koguma.images.policy import Policy, load_policy
-from koguma.images.refs import Ref
+from koguma.images.refs import Ref, RefKind
 from koguma.images.retention import Found, Kept, Plan, plan_retention
 from koguma.images.rootimages import forget_images
 
@@ -61,10 +64,12 @@ class _Observed(NamedTuple):
 
     refs: Sequence[Ref]
     refused: Sequence[tuple[str, str]]
-    """Commits of refs that policy forbids to boot, each with the reason."""
+    """Commits of refs that policy forbids to boot and pinned ones that cannot be read, each with the reason."""
     commits: Mapping[str, Commit]
-    """Every commit a ref or a pin leads to: heads first, the newest of them first."""
+    """Every commit a ref, a pin or a label in use leads to: heads first, the newest of them first."""
     published: Mapping[str, Label]
+    used: Mapping[str, Sequence[str]]
+    """Labels that machines boot by, and the commits each of them leads to, or led to last."""
     policy: Policy
     plan: Plan
 
@@ -136,8 +141,12 @@ def _alone(repository: Repository) -> Any:
 
 def _publish(repository: Repository) -> _Observed:
     seen = _observe(repository)
+    labels = _labels(repository, seen)
+    leads = {label.name: label.commit for label in labels}
+    # Before labels.json says something else: machines may boot by the name of a branch that was removed just now.
+    remember_use(repository.path, {name: leads.get(name, led[0]) for name, led in seen.used.items() if led})
     path = labels_path(repository.path)
-    data = encode_labels(_labels(repository, seen))
+    data = encode_labels(labels)
     if not path.exists() or path.read_bytes() != data:
         write_atomically(path, data)
     return seen
@@ -153,14 +162,24 @@ def _observe(repository: Repository) -> _Observed:
     for found in histories.values():
         for commit in found:
             commits.setdefault(commit.id, commit)
-    published = {label.name: label for label in read_labels(repository.path)}
+    remembered = remembered_use(repository.path)
+    published = _published(repository, refs, remembered)
+    used = {name: led_to(repository, name, published, remembered) for name in sorted(labels_in_use(repository.path))}
+    pinned = pins(repository.path)
+    in_use = _in_use(repository, refs, published, used)
+    for identity in (*pinned, *in_use):
+        try:
+            commits.setdefault(identity, commit_of(identity))
+        except ImageError as error:
+            if not _ready(repository, identity):
+                refused.append((identity, str(error)))
     plan = plan_retention(
         policy.labels,
         Found(
             refs=refs,
             histories=histories,
-            pinned=tuple(pins(repository.path)),
-            in_use=_in_use(repository, refs, published),
+            pinned=tuple(pinned),
+            in_use=in_use,
             sizes=artifact_sizes(repository.path) if policy.labels.budget_mib is not None else {},
             evicted={
                 commit: item.evicted_at_mib
@@ -170,16 +189,26 @@ def _observe(repository: Repository) -> _Observed:
         ),
         int(time.time()),
     )
-    return _Observed(refs, refused, commits, published, policy, plan)
+    return _Observed(refs, refused, commits, published, used, policy, plan)
 
 
-def _in_use(repository: Repository, refs: Sequence[Ref], published: Mapping[str, Label]) -> dict[str, str]:
-    """Commits that a boot service's machines boot, and those that are still the label of a ref that moved on."""
-    found = {
-        label.commit: f"label {name} of a machine"
-        for name in labels_in_use(repository.path)
-        if (label := published.get(name))
+def _published(repository: Repository, refs: Sequence[Ref], remembered: Mapping[str, str]) -> dict[str, Label]:
+    """The labels by name; where they are lost or damaged, those of branches that machines boot by."""
+    known = {
+        ref.name: Label(ref.name, ref.kind.word, remembered[ref.name])
+        for ref in refs
+        if ref.kind is RefKind.BRANCH and ref.name in remembered
     }
+    with suppress(CorruptError):
+        known |= {label.name: label for label in read_labels(repository.path)}
+    return known
+
+
+def _in_use(
+    repository: Repository, refs: Sequence[Ref], published: Mapping[str, Label], used: Mapping[str, Sequence[str]]
+) -> dict[str, str]:
+    """Commits that a boot service's machines boot, and those that are still the label of a ref that moved on."""
+    found = {commit: f"label {name} of a machine" for name, commits in used.items() for commit in commits}
     for ref in refs:
         before = published.get(ref.name)
         if before and before.commit != ref.commit and not _ready(repository, ref.commit):

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 
 from koguma.images import revisions
 from koguma.images.commits import Commit, decode_commit, is_id
-from koguma.images.errors import ImageError, RefError, RepositoryError, RevisionError, SignatureError
+from koguma.images.errors import CorruptError, ImageError, RefError, RepositoryError, RevisionError, SignatureError
 from koguma.images.files import storage_errors, write_atomically
 from koguma.images.history import ancestors, in_order
 from koguma.images.objects import COMMIT, ObjectStore, ObjectWriter
@@ -221,9 +221,12 @@ class Repository:
     def is_labelled(self, commit: str) -> bool:
         """Whether every branch and tag on this commit is a label that leads to it, and its artifact is there.
 
-        Under a policy, which may say otherwise by now, the answer is no.
+        Under a policy, which may say otherwise by now, the answer is no; where labels.json is damaged, it is, too.
         """
-        named = {label.name for label in self.labels() if label.commit == commit}
+        try:
+            named = {label.name for label in self.labels() if label.commit == commit}
+        except CorruptError:
+            return False
         refs = {ref.name for ref in self.refs.all() if ref.commit == commit}
         return self._artifact(commit).is_dir() and refs <= named and not (self.path / "policy.toml").exists()
 

@@ -18,7 +18,8 @@ import pytest
 from koguma.boot.labels import Labels as BootLabels
 from koguma.images import artifacts, rootimages
 from koguma.images.commits import Commit
-from koguma.images.errors import ManifestError, NotBootableError, PolicyError, StorageError
+from koguma.images.errors import CorruptError, ManifestError, NotBootableError, PolicyError, StorageError
+from koguma.images.fsck import fsck
 from koguma.images.kernels import find_boot_files
 from koguma.images.pins import announce_use
 from koguma.images.repository import Repository
@@ -26,6 +27,8 @@ from koguma.images.signing import create_keys, load_signing_key, sign, trusted_k
 from koguma.model.errors import InvalidValue
 from koguma.model.manifest import Manifest, ManifestFile
 from tests.unit.images.making import let_age, make_bootable_tree, make_tree
+
+_NOTHING_STAYS = "[labels]\nkeep_commits_per_branch = 0\nkeep_days = 0\ngrace_minutes = 0\n"
 
 
 def _published(repository: Repository) -> dict[str, dict[str, str]]:
@@ -254,8 +257,7 @@ def test_a_pinned_commit_stays_bootable_and_one_that_is_pinned_again_is_made_aga
 ) -> None:
     commits = _three_commits(repository, tmp_path)
     repository.update_labels()
-    policy = "[labels]\nkeep_commits_per_branch = 0\nkeep_days = 0\ngrace_minutes = 0\n"
-    (repository.path / "policy.toml").write_text(policy)
+    (repository.path / "policy.toml").write_text(_NOTHING_STAYS)
     repository.pin_label("compute~2")
     repository.update_labels()
     assert set(_published(repository)) == {"compute", commits[2][:12], commits[0][:12]}
@@ -274,17 +276,80 @@ def test_a_label_that_machines_boot_by_does_not_expire(repository: Repository, t
     commits = _three_commits(repository, tmp_path)
     repository.update_labels()
     announce_use(repository.path, "boot", [commits[0][:12], "compute", "none"])
-    (repository.path / "policy.toml").write_text(
-        "[labels]\nkeep_commits_per_branch = 0\nkeep_days = 0\ngrace_minutes = 0\n"
-    )
+    (repository.path / "policy.toml").write_text(_NOTHING_STAYS)
     state = repository.update_labels()
 
     assert {label.name for label in state.labels} == {"compute", commits[2][:12], commits[0][:12]}
     assert state.kept[commits[0]].why == f"in use: label {commits[0][:12]} of a machine"
-    (repository.path / "boot" / "in-use" / "boot.json").write_text("{")
-    with pytest.raises(PolicyError, match=r"what is in use must be readable: .*boot\.json"):
-        repository.update_labels()
-    assert commits[0][:12] in _published(repository)
+    for damaged in ("{", '{"labels": "compute"}', '{"labels": {"compute": 1}}'):
+        (repository.path / "boot" / "in-use" / "boot.json").write_text(damaged)
+        with pytest.raises(PolicyError, match=r"what is in use must be .*boot\.json"):
+            repository.update_labels()
+        assert commits[0][:12] in _published(repository)
+
+
+def test_what_machines_boot_by_is_known_when_labels_json_is_lost(repository: Repository, tmp_path: Path) -> None:
+    commits = _three_commits(repository, tmp_path)
+    repository.update_labels()
+    announce_use(repository.path, "boot", [commits[0][:12], "0" * 12])
+    (repository.path / "policy.toml").write_text(_NOTHING_STAYS)
+    (repository.path / "boot" / "labels.json").unlink()
+    repository.update_labels()
+
+    assert set(_published(repository)) == {"compute", commits[2][:12], commits[0][:12]}
+
+
+def test_a_removed_branchs_commit_stays_bootable_while_machines_boot_by_its_name(
+    repository: Repository, tmp_path: Path
+) -> None:
+    commits = _three_commits(repository, tmp_path)
+    repository.create_branch("old", commits[0])
+    repository.update_labels()
+    announce_use(repository.path, "boot", ["old"])
+    (repository.path / "policy.toml").write_text(_NOTHING_STAYS)
+    repository.remove("old")
+
+    for _ in range(2):
+        (repository.path / "boot" / "labels.json").unlink()
+        state = repository.update_labels()
+        assert set(_published(repository)) == {"compute", commits[2][:12], commits[0][:12]}
+        assert state.kept[commits[0]].why == "in use: label old of a machine"
+    repository.create_branch("old", commits[0])
+    assert _published(repository)["old"]["commit"] == commits[0]
+    repository.remove("old")
+    announce_use(repository.path, "boot", [])
+    repository.update_labels()
+    assert set(_published(repository)) == {"compute", commits[2][:12]}
+    assert not (repository.path / "boot" / "artifacts" / commits[0]).exists()
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    ["", "{", "[]", "{}", '{"labels": []}', '{"labels": {"compute": 1}}', '{"labels": {"x": {"kind": 1, "commit": 2}}}',
+     "[" * 100_000],
+)  # fmt: skip
+def test_a_damaged_labels_json_is_written_again_and_what_machines_boot_by_stays(
+    repository: Repository, tmp_path: Path, damaged: str
+) -> None:
+    commits = _three_commits(repository, tmp_path)
+    repository.update_labels()
+    announce_use(repository.path, "boot", [commits[0][:12], "compute"])
+    (repository.path / "policy.toml").write_text(_NOTHING_STAYS)
+    before = repository.update_labels().labels
+    path = repository.path / "boot" / "labels.json"
+
+    path.write_text(damaged)
+    with pytest.raises(CorruptError, match=r"labels\.json"):
+        repository.labels()
+    assert not repository.is_labelled(commits[2])
+    assert any("koguma image labels writes it again" in problem for problem in fsck(repository).problems)
+    assert repository.update_labels().labels == before
+    assert not fsck(repository).problems
+
+    (tmp_path / "tree" / "etc" / "motd").write_text("changed\n")
+    path.write_text(damaged)
+    repository.commit_tree(tmp_path / "tree", "compute", "m")
+    assert _published(repository)["compute"]["commit"] == commits[2]  # until the new one's artifact is there
 
 
 @pytest.mark.parametrize("damaged", ["", "[]", '{"x": 1}', '{"%s": {"since": "now"}}' % ("0" * 64)])
@@ -297,6 +362,20 @@ def test_a_damaged_expired_json_is_written_again(repository: Repository, tmp_pat
     repository.update_labels()
 
     assert json.loads(expired.read_bytes()).keys() == set(commits[:2])
+
+
+def test_a_commit_that_no_ref_leads_to_gets_its_label_back_by_a_pin(repository: Repository, tmp_path: Path) -> None:
+    commits = _three_commits(repository, tmp_path)
+    repository.move_branch("compute", "compute~2")
+    repository.pin_label(commits[2])
+    state = repository.update_labels()
+
+    assert set(_published(repository)) == {"compute", commits[0][:12], commits[2][:12]}
+    assert state.kept[commits[2]].why == "pinned"
+    (repository.path / "pins" / ("0" * 64)).write_text("gone\n")
+    state = repository.update_labels()
+    assert [item.commit for item in state.unlabelled] == ["0" * 64]
+    assert "0" * 64 in state.unlabelled[0].reason
 
 
 def test_what_went_for_want_of_space_has_its_label_again_when_there_is_more(
