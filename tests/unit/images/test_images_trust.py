@@ -169,6 +169,29 @@ def test_a_rotation_that_was_interrupted_is_completed_by_the_next(
     assert set(verify_commit(repository, made).valid) == {old, new}
 
 
+def test_a_key_of_a_rotation_that_was_cut_short_is_revoked_for_good(
+    repository: Repository, tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from koguma.images import keyring
+
+    repository.commit_tree(tree, "main", "first")
+    upcoming = repository.path / "keys" / "next.pem"
+    with monkeypatch.context() as broken:
+        broken.setattr(keyring, "_sign_everything", lambda *_: (_ for _ in ()).throw(RuntimeError("killed")))
+        with pytest.raises(RuntimeError):
+            rotate_key(repository)
+    private = upcoming.read_bytes()
+    stolen = next(key.id for key in keys_of(repository.path) if key.role == "trusted")
+    revoke_key(repository, stolen)
+    assert not upcoming.exists()
+
+    upcoming.write_bytes(private)  # as a repository has it where the key was revoked without this rule
+    new, _ = rotate_key(repository)
+    assert new != stolen
+    assert stolen not in trusted_keys(repository.path / "keys")
+    assert [key.role for key in keys_of(repository.path) if key.id == stolen] == ["revoked"]
+
+
 def test_a_rotation_does_not_sign_what_nobody_trusted_signed(tmp_path: Path, repository: Repository) -> None:
     made = repository.commit_tree(make_bootable_tree(tmp_path / "a"), "main", "first").commit.id
     repository.update_labels()
