@@ -19,7 +19,7 @@ from koguma.images.files import storage_errors
 from koguma.images.refs import Ref, RefKind
 from koguma.images.repository import Repository, default_author
 from koguma.images.shallow import change_shallow
-from koguma.images.signatures import Signature, add_signatures, all_signatures, parse_signatures
+from koguma.images.signatures import parse_signatures, receive_signatures
 from koguma.images.transfer.ancestry import Complete, is_ancestor
 from koguma.images.transfer.catalogue import Advertised, Catalogue
 from koguma.images.transfer.downloading import Downloads
@@ -215,7 +215,7 @@ class _Fetch:
         for _ in range(_ROUNDS_MAX):
             complete = self._complete(unshallow=unshallow)
             if all(complete(tip) for tip in tips):
-                self._note_signatures(set(tips))
+                self._note_signatures()
                 self._move(wanted, brought)
                 return brought
             self._catalogue.refresh()
@@ -265,21 +265,14 @@ class _Fetch:
                 if not all(store.contains(item) for item in plan.present if not downloads.arrived(item)):
                     return False
                 plan.require_sizes(lambda item: store.describe(item).size)
-                self._note_signatures(set(plan.commits))
+                self._note_signatures()
                 self._note_shallow(plan.boundary)
                 self._move(wanted, brought)
         return True
 
-    def _note_signatures(self, commits: set[str]) -> None:
-        repository = self._repository
-        known = set(all_signatures(repository.path))
-        fresh: dict[Signature, None] = {}
-        for content in self._catalogue.signatures():
-            for signature in parse_signatures(content):
-                present = signature.commit in commits or repository.objects.contains(bytes.fromhex(signature.commit))
-                if present and signature not in known:
-                    fresh[signature] = None
-        add_signatures(repository.path, fresh)
+    def _note_signatures(self) -> None:
+        files = self._catalogue.signatures()
+        receive_signatures(self._repository, (item for content in files for item in parse_signatures(content)))
 
     def _note_shallow(self, boundary: set[str]) -> None:
         """Commits whose parents are left out; those whose parents all came are ordinary again."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from koguma.images.errors import ImageError, ObjectMissingError, RefMovedError
 from koguma.images.refs import NO_COMMIT, RefKind, check_ref_name
-from koguma.images.signatures import Signature, add_signatures, signatures_of
+from koguma.images.signatures import Signature, receive_signatures
 from koguma.images.transfer.ancestry import Complete, is_ancestor
 from koguma.images.transfer.walk import Walk, one_by_one
 
@@ -52,11 +52,7 @@ def receive(
     with store.writing():
         store.refresh()
         repository.forget_shallow()
-        here = [item for item in signatures if store.contains(bytes.fromhex(item.commit))]
-        add_signatures(
-            repository.path,
-            [item for item in here if item not in signatures_of(repository.path, item.commit)],
-        )
+        receive_signatures(repository, signatures)
         return [_one(repository, update, author) for update in updates]
 
 
