@@ -29,6 +29,10 @@ class RevisionError(ImageError):
     """A name, an abbreviation or an expression like `branch~2` leads to no commit."""
 
 
+class CommitError(ImageError):
+    """A commit cannot be made of what was said: its author, message or time."""
+
+
 class RefError(ImageError):
     """A ref's name is refused, or the ref is there (or not) against expectation."""
 

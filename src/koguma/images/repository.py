@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 from koguma.images import revisions
-from koguma.images.commits import Commit, decode_commit, is_id
+from koguma.images.commits import Commit, check_time, check_words, decode_commit, is_id
 from koguma.images.errors import CorruptError, ImageError, RefError, RepositoryError, RevisionError, SignatureError
 from koguma.images.files import storage_errors, write_atomically
 from koguma.images.history import ancestors, in_order
@@ -277,6 +277,7 @@ class Repository:
         from koguma.images.scan import scan  # noqa: PLC0415
 
         check_ref_name(branch)
+        check_words(author or default_author(), message)  # before a long walk
         base = self.refs.get(RefKind.BRANCH, branch)
         with self.objects.writing() as writer:
             root = scan(
@@ -311,9 +312,11 @@ class Repository:
             parents=tuple(parents),
             author=author or default_author(),
             time=int(time.time()),
-            message=message.strip(),
+            message=message.replace("\r\n", "\n").strip(),
             notes=dict(notes or {}),
         )
+        check_words(commit.author, commit.message)
+        check_time(commit.time)
         return commit._replace(id=writer.add(COMMIT, commit.to_bytes()).hex())
 
     def _publish(self, commit: Commit, branch: str, base: str | None) -> Committed:

@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
-from koguma.images.commits import Commit
+from koguma.images.commits import TIME_MAX_S, Commit
 from koguma.images.policy import LabelPolicy
 from koguma.images.refs import Ref
 
@@ -89,7 +89,7 @@ def _for_good(found: Found) -> dict[str, Kept]:
 def _for_a_time(policy: LabelPolicy, ref: Ref, number: int, commit: Commit, now: int) -> Kept | None:
     if ref.kind.word == "branch" and number < policy.keep_commits_per_branch:
         return Kept(f"one of the newest {policy.keep_commits_per_branch} of {ref.name}", for_good=False)
-    until = commit.time + policy.keep_days * _DAY_S
+    until = min(commit.time + policy.keep_days * _DAY_S, TIME_MAX_S)
     if until > now:
         return Kept(f"younger than {policy.keep_days} days", for_good=False, until=until)
     return None

@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from koguma.images.commits import Commit
+from koguma.images.commits import TIME_MAX_S, Commit
 from koguma.images.policy import LabelPolicy
 from koguma.images.refs import Ref, RefKind
 from koguma.images.retention import Found, plan_retention
@@ -39,6 +39,12 @@ def test_the_newest_of_a_branch_and_what_is_young_stay() -> None:
     assert plan.kept[_id(2)].until == NOW - 9 * DAY_S + 10 * DAY_S
     assert plan.kept[_id(0)].why == "branch main"
     assert plan.expired[_id(3)] == "it is older than 10 days and not one of the newest 2 of a branch"
+
+
+def test_until_when_a_commit_stays_is_a_time_however_long_that_is() -> None:
+    plan = plan_retention(LabelPolicy(keep_commits_per_branch=0, keep_days=10**12), _found([1, 2]), NOW)
+
+    assert plan.kept[_id(1)].until == TIME_MAX_S
 
 
 def test_heads_pins_and_what_is_in_use_stay_however_old_they_are() -> None:
