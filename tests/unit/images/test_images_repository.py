@@ -267,7 +267,7 @@ def test_a_branch_is_not_made_over_another(repository: Repository, tmp_path: Pat
     _commit(repository, make_tree(tmp_path / "tree", {"a": "0"}))
     repository.create_branch("next")
 
-    with pytest.raises(RefError, match="koguma image rm next"):
+    with pytest.raises(RefError, match="koguma image branch -f next HEAD"):
         repository.create_branch("next")
 
 

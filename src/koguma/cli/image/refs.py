@@ -1,3 +1,4 @@
+# ruff: noqa: PLC0415 - a command imports what it needs when it runs, so that each starts fast
 """`koguma image` commands on branches, tags and the labels they yield."""
 
 from __future__ import annotations
@@ -83,7 +84,7 @@ def rm(
     """Remove branches and tags; their commits stay until they are collected."""
     repository = open_repository(context)
     for name in names:
-        _say_removed(repository.remove(name))
+        _say_removed(repository, repository.remove(name))
     update_labels(repository)
 
 
@@ -152,10 +153,14 @@ def _remove(repository: Repository, kind: str, names: list[str], *, json: bool) 
     if json:
         print_json([{"name": ref.name, "commit": ref.commit} for ref in gone])
     for ref in gone if not json else ():
-        _say_removed(ref)
+        _say_removed(repository, ref)
     update_labels(repository)
 
 
-def _say_removed(gone: Ref) -> None:
+def _say_removed(repository: Repository, gone: Ref) -> None:
+    from koguma.images.pins import labels_in_use
+
+    if gone.name in labels_in_use(repository.path):
+        say(f"machines boot by {gone.name}: they stay as they are, and find nothing when they boot again")
     print(f"{gone.kind.word} {gone.name} was {gone.commit[:12]}")
     say(f"bring it back with: koguma image {gone.kind.word} {gone.name} {gone.commit[:12]}")
