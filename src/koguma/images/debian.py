@@ -8,10 +8,11 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from koguma.images.trees import FILE, Entry, Read, resolve
+from koguma.images.versions import number, split_epoch
 
 STATUS = b"var/lib/dpkg/status"
 _INSTALLED = ("installed", "triggers-awaited", "triggers-pending")
-_PART = re.compile(r"(\D*)(\d*)")
+_PART = re.compile(r"([^0-9]*)([0-9]*)")
 
 
 class Package(NamedTuple):
@@ -96,8 +97,7 @@ def compare_versions(left: str, right: str) -> int:
 @lru_cache(maxsize=4096)
 def version_key(version: str) -> tuple[int, tuple[int, ...], tuple[int, ...]]:
     """What orders versions as `compare_versions` does; kept, because changelogs are compared with few versions."""
-    head, colon, rest = version.partition(":")
-    epoch, rest = (int(head), rest) if colon and head.isdigit() else (0, version)
+    epoch, rest = split_epoch(version)
     upstream, dash, revision = rest.rpartition("-")
     return epoch, _part_key(upstream if dash else rest), _part_key(revision if dash else "")
 
@@ -109,7 +109,7 @@ def _part_key(part: str) -> tuple[int, ...]:
     """
     numbers: list[int] = []
     for text, digits in _PART.findall(part)[:-1] or [("", "")]:
-        numbers += [*map(_weight, text), 0, int(digits or 0)]
+        numbers += [*map(_weight, text), 0, number(digits)]
     return (*numbers, 0)
 
 

@@ -45,10 +45,11 @@ def package_changes(read: Read, old: Entry, new: Entry) -> tuple[tuple[PackageCh
             continue
         try:
             before, after = manager.read(read, old, new)
+            found = [*_changes(manager, before, after)]
         except (ImageError, ValueError) as error:
             notes.append(f"packages of {manager.name} could not be compared: {error}")
             continue
-        changes += [_with_changelog(manager, read, new, change) for change in _changes(manager, before, after)]
+        changes += [_with_changelog(manager, read, new, change) for change in found]
     return tuple(sorted(changes, key=lambda item: (item.name, item.architecture, item.new_version or ""))), tuple(notes)
 
 

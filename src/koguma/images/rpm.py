@@ -13,6 +13,7 @@ from koguma.images.diff import ChangelogEntry, PackageChange
 from koguma.images.packages import Installed
 from koguma.images.rpmdb import PackageDatabaseError, header_blobs
 from koguma.images.trees import Entry, Read
+from koguma.images.versions import number, split_epoch
 
 NAME, VERSION, RELEASE, EPOCH, ARCHITECTURE = 1000, 1001, 1002, 1003, 1022
 CHANGELOG_NAME, CHANGELOG_TEXT = 1081, 1082
@@ -22,7 +23,7 @@ _INT32, _STRING, _STRING_ARRAY, _TRANSLATED = 4, 6, 8, 9
 _TAG = struct.Struct(">IIII")
 """Tag, type, offset of the value, number of values."""
 _TAGS_MAX = 100_000
-_PART = re.compile(r"\d+|[A-Za-z]+|~|\^")
+_PART = re.compile(r"[0-9]+|[A-Za-z]+|~|\^")
 
 
 class Header:
@@ -108,7 +109,7 @@ def changelog(read: Read, root: Entry, change: PackageChange) -> tuple[Changelog
     if not any(map(_version_in, names)):
         return ()
     entries: list[ChangelogEntry] = []
-    old = _without_epoch(change.old_version or "")
+    old = split_epoch(change.old_version or "")[1]
     for name, text in zip(names, texts, strict=False):
         version = _version_in(name)
         # An entry lacks the distribution's suffix: `1.2-3` is not newer than `1.2-3.fc40`, and it ends the reading.
@@ -127,17 +128,12 @@ def _installed(header: Header) -> Installed:
 def _version_in(name: str) -> str:
     """The version that the heading of a changelog's entry ends with, or nothing."""
     last = name.rstrip().rpartition(" ")[2].lstrip("-")
-    return _without_epoch(last) if re.match(r"\d", last) else ""
-
-
-def _without_epoch(version: str) -> str:
-    head, colon, rest = version.partition(":")
-    return rest if colon and head.isdigit() else version
+    return split_epoch(last)[1] if re.match("[0-9]", last) else ""
 
 
 def compare_versions(left: str, right: str) -> int:
     """rpm's order: epoch, version, release."""
-    (left_epoch, left_rest), (right_epoch, right_rest) = _epoch(left), _epoch(right)
+    (left_epoch, left_rest), (right_epoch, right_rest) = split_epoch(left), split_epoch(right)
     if left_epoch != right_epoch:
         return -1 if left_epoch < right_epoch else 1
     (left_version, _, left_release), (right_version, _, right_release) = (
@@ -146,11 +142,6 @@ def compare_versions(left: str, right: str) -> int:
     return compare_parts(left_version, right_version) or (
         compare_parts(left_release, right_release) if left_release and right_release else 0
     )
-
-
-def _epoch(version: str) -> tuple[int, str]:
-    head, colon, rest = version.partition(":")
-    return (int(head), rest) if colon and head.isdigit() else (0, version)
 
 
 def compare_parts(left: str, right: str) -> int:
@@ -178,5 +169,5 @@ def _rank(part: str) -> int:
 
 def _within(left: str, right: str) -> int:
     if left.isdigit():
-        return int(left) - int(right)
+        return number(left) - number(right)
     return (left > right) - (left < right)

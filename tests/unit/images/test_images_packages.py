@@ -5,11 +5,12 @@ from __future__ import annotations
 import gzip
 import random
 import struct
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from koguma.images import apk, rpm
+from koguma.images import apk, debian, rpm
 from koguma.images.diff import PackageChange
 from koguma.images.owners import owners
 from koguma.images.repository import Repository
@@ -119,12 +120,48 @@ def test_packages_of_apk_are_read(repository: Repository, tmp_path: Path, place:
     [
         ("1.0-r1", "1.0-r2"), ("1.9", "1.10"), ("1.0_rc1", "1.0"), ("1.0_alpha2", "1.0_beta1"), ("1.0", "1.0_p1"),
         ("1.0_p1", "1.0.1"), ("1.0", "1.0a"), ("1.0a", "1.0b"), ("1.05", "1.1"), ("1.0_git20240101", "1.0_p1"),
-        ("1.0_pre1", "1.0_rc1"),
+        ("1.0_pre1", "1.0_rc1"), ("1.0_alpha", "1.0_alpha1"), ("1.0_cvs1", "1.0_svn1"), ("1.0_git1", "1.0_hg1"),
+        ("1.0_p1_rc1", "1.0_p1"), ("1.0_rc2-r5", "1.0-r0"), ("1.0a_p1", "1.0b"), ("1.0b", "1.0.1"), ("1.0_p1", "1.0a"),
+        ("1.01", "1.010"), ("1.010", "1.011"), ("1.1.010", "1.1.9"), ("1.0", "1.00"), ("1.0", "1.0-r0"),
+        ("1.0", "1.0.0"), ("1.0-r1", "1.0~1f"), ("1.0~1f", "1.0~2a"), ("1.0~1f-r1", "1.0~1f-r2"),
+        ("1.0~1f", "1.0_git1"), ("09", "10"), ("1.0_rc1", "1.0_next1"), ("1.0_next1", "1.0"), ("1.9_next1", "1.10"),
+        ("next", "0"),
     ],
 )  # fmt: skip
 def test_versions_are_ordered_as_apk_orders_them(left: str, right: str) -> None:
     assert apk.compare_versions(left, right) < 0 < apk.compare_versions(right, left)
     assert apk.compare_versions(left, left) == 0
+
+
+@pytest.mark.parametrize("compare", [debian.compare_versions, rpm.compare_versions, apk.compare_versions])
+def test_versions_of_thousands_of_digits_are_ordered_as_others_are(compare: Callable[[str, str], int]) -> None:
+    many = "9" * 5000
+
+    assert compare(f"1.{many}", f"1.1{many}") < 0 < compare(f"1.{many}", "1.8")
+    assert compare(f"1.1{many}-r2", f"1.1{many}-r10") < 0
+    assert compare(many, f"000{many}") == 0
+
+
+@pytest.mark.parametrize("compare", [debian.compare_versions, rpm.compare_versions])
+def test_only_the_digits_0_to_9_make_an_epoch(compare: Callable[[str, str], int]) -> None:
+    assert compare("\N{SUPERSCRIPT TWO}:1", "1:1") < 0
+    assert compare("\N{ARABIC-INDIC DIGIT THREE}:1", "1:1") < 0
+    assert compare("9" * 5000 + ":1", "1" + "0" * 5000 + ":1") < 0
+
+
+@pytest.mark.parametrize("version", ["9" * 5000, "\N{SUPERSCRIPT TWO}:1", "1.\N{SUPERSCRIPT TWO}", ":", "-"])
+def test_no_version_keeps_packages_from_being_compared(repository: Repository, tmp_path: Path, version: str) -> None:
+    for name, chosen in (("old", "1"), ("new", version)):
+        files: dict[str, str | bytes] = {
+            "var/lib/dpkg/status": DPKG_STATUS.format(name="tree", version=chosen),
+            "lib/apk/db/installed": APK.format(version=chosen),
+        }
+        commit_files(repository, tmp_path, name, files)
+
+    diff = repository.diff("old", "new")
+
+    assert [(item.name, item.new_version) for item in diff.packages] == [("busybox", version), ("tree", version)]
+    assert diff.notes == ()
 
 
 def test_the_package_that_owns_a_path_is_told(repository: Repository, tmp_path: Path) -> None:
