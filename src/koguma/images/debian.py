@@ -7,10 +7,13 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
+from koguma.images.errors import PackageDatabaseError
 from koguma.images.trees import FILE, Entry, Read, resolve
 from koguma.images.versions import number, split_epoch
 
 STATUS = b"var/lib/dpkg/status"
+TEXT_BYTES_MAX = 32 * 1024 * 1024
+"""What a list of packages or files may have: dpkg's status of twenty-five thousand packages."""
 _INSTALLED = ("installed", "triggers-awaited", "triggers-pending")
 _PART = re.compile(r"([^0-9]*)([0-9]*)")
 
@@ -59,10 +62,19 @@ def native_architecture(read: Read, root: Entry) -> str | None:
 
 
 def read_text(read: Read, root: Entry, path: bytes) -> str:
+    """A list of a tree, empty where there is none. Raises PackageDatabaseError for one that is too large."""
     found = resolve(read, root, path)
     if not found or found[1].kind != FILE or not found[1].size:
         return ""
-    return read(found[1].digest).decode("utf-8", errors="replace")
+    return read_list(read, found[1], path).decode("utf-8", errors="replace")
+
+
+def read_list(read: Read, entry: Entry, path: bytes) -> bytes:
+    """As `read_text`, of an entry that is known."""
+    if entry.size > TEXT_BYTES_MAX:
+        place = path.decode("utf-8", errors="backslashreplace")
+        raise PackageDatabaseError(f"a list must have at most {TEXT_BYTES_MAX} bytes, got {entry.size} (/{place})")
+    return read(entry.digest)
 
 
 def stanzas(text: str) -> Iterator[dict[str, str]]:

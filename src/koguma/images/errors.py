@@ -67,6 +67,10 @@ class KeyringError(ImageError):
     """A key cannot be added, rotated or revoked."""
 
 
+class PackageDatabaseError(ImageError):
+    """What a tree's package manager or its lists of accounts say cannot be read, or is too large to be honest."""
+
+
 class RecipeError(ImageError):
     """A recipe is not valid."""
 
