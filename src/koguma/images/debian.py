@@ -64,17 +64,18 @@ def native_architecture(read: Read, root: Entry) -> str | None:
 def read_text(read: Read, root: Entry, path: bytes) -> str:
     """A list of a tree, empty where there is none. Raises PackageDatabaseError for one that is too large."""
     found = resolve(read, root, path)
-    if not found or found[1].kind != FILE or not found[1].size:
+    if not found or found[1].kind != FILE:
         return ""
     return read_list(read, found[1], path).decode("utf-8", errors="replace")
 
 
-def read_list(read: Read, entry: Entry, path: bytes) -> bytes:
+def read_list(read: Read, entry: Entry, path: bytes, bytes_max: int | None = None) -> bytes:
     """As `read_text`, of an entry that is known."""
-    if entry.size > TEXT_BYTES_MAX:
+    bytes_max = TEXT_BYTES_MAX if bytes_max is None else bytes_max
+    if entry.size > bytes_max:
         place = path.decode("utf-8", errors="backslashreplace")
-        raise PackageDatabaseError(f"a list must have at most {TEXT_BYTES_MAX} bytes, got {entry.size} (/{place})")
-    return read(entry.digest)
+        raise PackageDatabaseError(f"a list must have at most {bytes_max} bytes, got {entry.size} (/{place})")
+    return read(entry.digest) if entry.size else b""
 
 
 def stanzas(text: str) -> Iterator[dict[str, str]]:
