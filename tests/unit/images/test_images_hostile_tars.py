@@ -59,9 +59,9 @@ LIES = {
     "pax larger than allowed": (header(kind=b"x", size=2**30) + END, "at most"),
     "many pax headers": (pax(("comment", b"x" * 2_000_000)) * 3 + header() + END, "at most"),
     "a long name larger than allowed": (header(kind=b"L", size=2**32) + END, "at most"),
-    "a global header larger than allowed": (
-        b"".join(pax((f"k{number}", b"x" * 2_000_000), kind=b"g") + header(b"%d" % number) for number in range(3)),
-        "at most",
+    "global records larger than allowed": (
+        b"".join(pax((f"k{number}", b"x" * 30_000), kind=b"g") + header(b"%d" % number) for number in range(3)),
+        "global records have at most 65536 bytes",
     ),
     "a name with NUL": (pax(("path", b"a\0b")) + header() + END, "relative"),
     "no name": (header(b"") + END, "not empty"),
@@ -74,6 +74,10 @@ LIES = {
     "a part of another volume": (header(kind=b"M") + END, "type"),
     "an attribute without a name": (pax(("SCHILY.xattr.", b"x")) + header() + END, "attribute"),
     "an attribute too large": (pax(("SCHILY.xattr.user.a", b"x" * 65537)) + header() + END, "65536"),
+    "attributes that Linux cannot list": (
+        pax(*((f"SCHILY.xattr.user.{number}", b"") for number in range(7000))) + header() + END,
+        "65536 bytes together",
+    ),
     "an attribute that is no base64": (pax(("LIBARCHIVE.xattr.user.a", b"!!")) + header() + END, "base64"),
     "an ACL of a stranger": (
         pax(("SCHILY.acl.access", b"user::rw-,user:nobody-here:r--,group::r--,mask::r--,other::r--")) + header() + END,
@@ -159,6 +163,16 @@ BOMBS = {
     "directories nobody named": (header(b"/".join([b"d"] * 45)) + END, Limits(entries_max=40), "40 entries"),
     "depth": (header(b"d/" * 41, kind=b"5") + END, Limits(depth_max=40), "40 deep"),
     "bytes": (header(size=2000) + padded(bytes(2000)) + END, Limits(bytes_max=1999), "1999 bytes"),
+    "attributes": (
+        b"".join(pax(("SCHILY.xattr.user.a", b"x" * 100)) + header(b"%d" % number) for number in range(9)) + END,
+        Limits(attribute_bytes_max=2000),
+        "attributes may take 2000 bytes",
+    ),
+    "attributes among bytes": (
+        pax(("SCHILY.xattr.user.a", b"x" * 99)) + header() + END,
+        Limits(bytes_max=99),
+        "99 bytes together",
+    ),
     "a hole": (
         pax(("GNU.sparse.size", b"%d" % 2**62), ("GNU.sparse.map", b"0,0")) + header() + END,
         Limits(),

@@ -6,13 +6,14 @@ import io
 import os
 import shutil
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
-from koguma.images.importing import Devices, ImportOptions, import_source, import_tar
+from koguma.images.importing import Devices, ImportOptions, import_source, import_tar, paxheaders
 from koguma.images.repository import Repository
-from koguma.images.trees import DIRECTORY, FILE, Entry, lookup
+from koguma.images.trees import DIRECTORY, FILE, Entry, Xattrs, lookup, walk
 from tests.unit.images.archives import END, header, padded, pax
 from tests.unit.images.making import make_tree
 
@@ -184,6 +185,40 @@ def test_what_is_left_empty_counts_for_nothing(repository: Repository) -> None:
     data = pax(("comment", b"x"), ("path", b"global"), kind=b"g") + pax(("path", b"")) + header(b"a") + END
 
     assert _entry(repository, data).name == b"a"
+
+
+def test_global_attributes_are_those_of_every_entry_but_where_it_says_others(repository: Repository) -> None:
+    data = (
+        pax(("SCHILY.xattr.user.a", b"all"), ("SCHILY.xattr.user.b", b"all"), kind=b"g") + header(b"before")
+        + pax(("SCHILY.xattr.user.b", b"own")) + header(b"own") + pax(("SCHILY.xattr.user.a", b""), kind=b"g")
+        + header(b"after") + END
+    )  # fmt: skip
+    commit = import_tar(repository, io.BytesIO(data), "t", "main", "m").commit
+    found = {path: entry.xattrs for path, entry in walk(repository.objects.read, repository.root(commit))}
+
+    assert found == {
+        b"before": ((b"user.a", b"all"), (b"user.b", b"all")),
+        b"own": ((b"user.a", b"all"), (b"user.b", b"own")),
+        b"after": ((b"user.b", b"all"),),
+    }
+
+
+def test_global_records_are_parsed_once_however_many_entries_follow(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = []
+
+    def counted(records: Mapping[bytes, bytes]) -> Xattrs:
+        told.append(len(records))
+        return original(records)
+
+    original = paxheaders.xattrs
+    monkeypatch.setattr(paxheaders, "xattrs", counted)
+    data = pax(("SCHILY.xattr.user.a", b"1"), kind=b"g") + b"".join(header(b"%d" % number) for number in range(50))
+
+    import_tar(repository, io.BytesIO(data + END), "t", "main", "m")
+
+    assert told == [1]
 
 
 def test_names_are_bytes(repository: Repository) -> None:

@@ -219,6 +219,8 @@ class Grafter:
         return entry
 
     def _entry(self, name: bytes, kind: int, member: Member) -> Entry:
+        if member.xattrs:
+            self._budget.take_attributes(member.xattrs, member.name)
         return Entry(
             name=name,
             kind=kind,

@@ -6,14 +6,14 @@ names stay bytes, and memory does not depend on what an archive claims. See docs
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from koguma.images.errors import TreeError
 from koguma.images.importing import paxheaders, sparse
 from koguma.images.importing.options import Limits
-from koguma.images.importing.paxheaders import Records
+from koguma.images.importing.paxheaders import GlobalRecords, Records
 from koguma.images.importing.streams import ByteStream
 from koguma.images.trees import BLOCK, CHARACTER, DIRECTORY, FIFO, FILE, SYMLINK, Xattrs
 
@@ -75,7 +75,7 @@ class TarReader:
     def __init__(self, stream: ByteStream, limits: Limits) -> None:
         self._stream = stream
         self._limits = limits
-        self._global: dict[bytes, bytes] = {}
+        self._global = GlobalRecords()
         self._left = 0
         self._padding = 0
         self._member: Member | None = None
@@ -121,7 +121,7 @@ class TarReader:
                 if header.type in (_LONG_NAME, _LONG_TARGET):
                     long[header.type] = data.partition(b"\0")[0]
                 elif header.type == _PAX_GLOBAL:
-                    self._set_global(self._records(data))
+                    self._take_global(self._records(data))
                 elif header.type != _VOLUME_LABEL:
                     records += self._records(data)
             else:
@@ -168,13 +168,11 @@ class TarReader:
         except TreeError as error:
             raise self._refused(str(error)) from None
 
-    def _set_global(self, records: Records) -> None:
-        for key, value in records:
-            self._global.pop(key, None)
-            if value:
-                self._global[key] = value
-        if sum(len(key) + len(value) for key, value in self._global.items()) > self._limits.header_bytes_max:
-            raise self._refused(f"a tar's global records have at most {self._limits.header_bytes_max} bytes, got more")
+    def _take_global(self, records: Records) -> None:
+        try:
+            self._global.add(records)
+        except TreeError as error:
+            raise self._refused(str(error)) from None
 
     def _made(self, header: _Header, records: Records, long: dict[bytes, bytes]) -> Member:
         try:
@@ -183,7 +181,7 @@ class TarReader:
             raise self._refused(str(error)) from None
 
     def _member_of(self, header: _Header, records: Records, long: dict[bytes, bytes]) -> Member:
-        pax = self._global | dict(records) if records or self._global else {}
+        pax = self._global.with_own(records)
         name = pax.get(b"GNU.sparse.name") or pax.get(b"path") or long.get(_LONG_NAME) or header.name
         target = pax.get(b"linkpath") or long.get(_LONG_TARGET) or header.target
         kind = _KINDS.get(header.type)
@@ -210,12 +208,12 @@ class TarReader:
             mtime_ns=paxheaders.time_ns(pax, header.mtime_s),
             target=target,
             device=header.device,
-            xattrs=paxheaders.xattrs(pax) if pax else (),
+            xattrs=self._global.xattrs(records),
             extents=extents,
         )
 
     def _sparse(
-        self, header: _Header, records: Records, pax: dict[bytes, bytes], name: bytes
+        self, header: _Header, records: Records, pax: Mapping[bytes, bytes], name: bytes
     ) -> tuple[int, sparse.SparseMap | None]:
         """The size of a file with its holes, and its map."""
         if header.type == _OLD_SPARSE:
