@@ -63,6 +63,7 @@ def test_our_own_tar_stream_is_read_back_as_the_same_tree(repository: Repository
     (tree / "link").symlink_to("z" * 300)
     (tree / "hard").hardlink_to(tree / "d" / "b")
     os.setxattr(tree / "a", "user.binary", b"\xff\0\n=" * 99)
+    os.setxattr(tree / "a", "user.odd=%3D%25%", b"1")
     commit = repository.commit_tree(tree, "main", "m").commit
     stream = b"".join(tar_stream(repository.objects, repository.root(commit)))
 

@@ -128,7 +128,9 @@ def xattrs(records: Mapping[bytes, bytes]) -> Xattrs:
             found.setdefault(b"security.selinux", value.rstrip(b"\0") + b"\0")
     for key, value in records.items():
         if key.startswith(_SCHILY_XATTR):
-            found[key[len(_SCHILY_XATTR) :]] = value
+            name = key[len(_SCHILY_XATTR) :]
+            # In this order, `%253D` is the `%3D` that it was.
+            found[name.replace(b"%3D", b"=").replace(b"%25", b"%") if b"%" in name else name] = value
     for key, name in _ACLS.items():
         if records.get(key) and name not in found:
             found[ACL_TEXT + name] = records[key]
