@@ -28,7 +28,8 @@ from koguma.images.trees import DIRECTORY, EMPTY_DIGEST, FILE, Entry, decode, en
 
 _DEPTH_MAX = 2100
 """Directories within directories: what fits in the 4096 bytes Linux allows a path."""
-
+_FRAMES_MAX = 2 * _DEPTH_MAX + 500
+"""A comprehension is a frame, too."""
 
 _NO_NAMES = b"\0\0"
 """The signature of an empty directory."""
@@ -103,7 +104,7 @@ class _walking:  # noqa: N801 - used like a function
     def __enter__(self) -> None:
         self._before = sys.getrecursionlimit()
         self._collected = gc.isenabled()
-        sys.setrecursionlimit(max(self._before, _DEPTH_MAX + 500))
+        sys.setrecursionlimit(max(self._before, _FRAMES_MAX))
         gc.disable()
 
     def __exit__(self, *_: object) -> None:

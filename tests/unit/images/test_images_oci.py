@@ -425,6 +425,17 @@ def test_an_export_upon_a_base_has_what_changed_and_whiteouts(two: Repository, t
     assert again.tree == two.resolve("two").tree
 
 
+def test_a_tree_as_deep_as_a_path_can_be_is_exported_upon_another(repository: Repository, tmp_path: Path) -> None:
+    options = ImportOptions(limits=Limits(depth_max=2000))
+    for content in (b"one", b"two"):
+        (tmp_path / "t.tar").write_bytes(tar_of(("d/" * 1950 + "file", {}, content)))
+        import_source(repository, str(tmp_path / "t.tar"), content.decode(), "m", options=options)
+
+    export_as(repository, "two", "oci", tmp_path / "out", base="one", compression="none")
+
+    assert len(_layers(tmp_path / "out")[1]) == 1952
+
+
 def test_an_export_upon_an_equal_base_has_an_empty_layer(two: Repository, tmp_path: Path) -> None:
     export_as(two, "two", "oci", tmp_path / "two", base="two", compression="none")
 
