@@ -45,6 +45,8 @@ class Committed(NamedTuple):
     commit: Commit
     created: bool
     """False: the tree is the one the branch already has, so there was nothing to commit."""
+    left_out: tuple[bytes, ...] = ()
+    """Names of extended attributes that an archive had and Linux has no place for."""
 
 
 class Repository:

@@ -35,6 +35,8 @@ NORMAL_MTIME_NS = 946_684_800 * 10**9
 HAS_LINK, HAS_MTIME, HAS_XATTRS = 1, 2, 4
 NAME_MAX_BYTES = 255
 TARGET_MAX_BYTES = 4095
+OVERLAY_XATTRS = (b"trusted.overlay.", b"user.overlay.")
+"""How the kernel's own notes in an overlay's layers begin. They describe the layer, not the file; no tree has them."""
 
 _HEADER = struct.Struct("<4sI")
 _FIXED = struct.Struct("<BBHIIH")
@@ -216,8 +218,11 @@ def _decode_xattrs(data: bytes, at: int) -> tuple[Xattrs, int]:
     for _ in range(count):
         name_bytes, value_bytes = struct.unpack_from("<HI", data, at)
         at += 6
-        found.append((data[at : at + name_bytes], data[at + name_bytes : at + name_bytes + value_bytes]))
+        name = data[at : at + name_bytes]
         at += name_bytes + value_bytes
+        # A tree made elsewhere may have them: whoever mounts it as an overlay's lower layer would see another tree.
+        if not name.startswith(OVERLAY_XATTRS):
+            found.append((name, data[at - value_bytes : at]))
     return tuple(found), at
 
 

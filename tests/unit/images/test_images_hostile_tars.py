@@ -67,6 +67,7 @@ LIES = {
     "no name": (header(b"") + END, "not empty"),
     "a name of another length": (pax(("path", b"n" * 256)) + header() + END, "255"),
     "a directory of another length": (pax(("path", b"n" * 256 + b"/a")) + header() + END, "255"),
+    "a path that Linux does not take": (pax(("path", (b"d" * 199 + b"/") * 21)) + header() + END, "4095"),
     "a target with NUL": (pax(("linkpath", b"a\0b")) + header(kind=b"2") + END, "target"),
     "a target too long": (pax(("linkpath", b"x" * 4096)) + header(kind=b"2") + END, "target"),
     "a root that is no directory": (header(b"./") + END, "root must be a directory"),
@@ -84,7 +85,7 @@ LIES = {
         "nobody-here",
     ),
     "an ACL without others": (pax(("SCHILY.acl.access", b"user::rw-,group::r--")) + header() + END, "ACL"),
-    "an ACL of nonsense": (pax(("SCHILY.acl.default", b"everybody")) + header() + END, "ACL"),
+    "an ACL of nonsense": (pax(("SCHILY.acl.access", b"everybody")) + header() + END, "ACL"),
     "a sparse map that goes back": (
         pax(("GNU.sparse.size", b"100"), ("GNU.sparse.map", b"10,2,0,2")) + header(size=4) + padded(b"abcd") + END,
         "ascend",

@@ -13,8 +13,15 @@ from contextlib import contextmanager
 from koguma.images.draft import Folder, settle_links, store_root
 from koguma.images.errors import TreeError
 from koguma.images.hashing import FileHasher
-from koguma.images.importing import acl
-from koguma.images.importing.options import DEPTH_LIMIT, Budget, ImportOptions, Repeated, check_device
+from koguma.images.importing import acl, attributes
+from koguma.images.importing.options import (
+    DEPTH_LIMIT,
+    PATH_MAX_BYTES,
+    Budget,
+    ImportOptions,
+    Repeated,
+    check_device,
+)
 from koguma.images.importing.tarreader import HARD_LINK, Member, TarReader
 from koguma.images.inodes import compiled_stems
 from koguma.images.objects import STREAM_MIN_BYTES, ObjectWriter
@@ -29,6 +36,7 @@ from koguma.images.trees import (
     SYMLINK,
     TARGET_MAX_BYTES,
     Entry,
+    Xattrs,
 )
 
 WHITEOUT = b".wh."
@@ -62,6 +70,8 @@ class Grafter:
         self._fresh: dict[Folder, dict[bytes, bool]] = {}
         """What the present layer put where; True: by a member of its own, not only as the parent of one."""
         self._root_said = False
+        self.left_out: set[bytes] = set()
+        """Names of extended attributes that Linux has no place for."""
 
     def add_archive(self, reader: TarReader, *, layer: bool) -> None:
         """Add all members of a tar. As a layer, it may remove what lower layers have."""
@@ -102,6 +112,8 @@ class Grafter:
         parts = [part for part in name.split(b"/") if part not in (b"", b".")]
         if b".." in parts:
             raise TreeError(f"a tar's names may not contain '..', got {name!r}")
+        if len(name) > PATH_MAX_BYTES and (size := len(b"/".join(parts))) > PATH_MAX_BYTES:
+            raise TreeError(f"a path has at most {PATH_MAX_BYTES} bytes, got {size} in {name[:80]!r}…")
         depth_max = self._options.limits.depth_max
         if len(parts) > depth_max:
             raise TreeError(
@@ -219,8 +231,6 @@ class Grafter:
         return entry
 
     def _entry(self, name: bytes, kind: int, member: Member) -> Entry:
-        if member.xattrs:
-            self._budget.take_attributes(member.xattrs, member.name)
         return Entry(
             name=name,
             kind=kind,
@@ -228,8 +238,15 @@ class Grafter:
             uid=member.uid,
             gid=member.gid,
             mtime_ns=member.mtime_ns,
-            xattrs=member.xattrs,
+            xattrs=self._attributes(kind, member) if member.xattrs else (),
         )
+
+    def _attributes(self, kind: int, member: Member) -> Xattrs:
+        self._budget.take_attributes(member.xattrs, member.name)
+        kept = attributes.kept(member.xattrs, kind)
+        if len(kept) < len(member.xattrs):
+            self.left_out.update(attributes.left_out(member.xattrs, kind))
+        return kept
 
     def _number(self) -> bytes:
         """A mark that is no digest and no other mark."""

@@ -9,8 +9,10 @@ from koguma.images.errors import LimitError, TreeError
 from koguma.images.trees import CHARACTER, Xattrs
 
 GIBIBYTE = 1024**3
+PATH_MAX_BYTES = 4095
+"""What Linux takes."""
 DEPTH_LIMIT = 2000
-"""What fits in the 4096 bytes that Linux allows a path."""
+"""What fits in such a path."""
 _ATTRIBUTE_BYTES = 128
 """What an attribute takes in memory besides its name and value."""
 _STANDARD_DEVICES = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
@@ -30,6 +30,8 @@ class Imported:
     tree: bytes
     """The id of its root object."""
     notes: Mapping[str, str] = field(default_factory=dict)
+    left_out: Collection[bytes] = ()
+    """As in Committed."""
 
 
 def import_source(
@@ -107,7 +109,7 @@ def import_tar(
         with FileHasher(writer, progress) as hasher:
             grafter = Grafter(writer, hasher, options, progress)
             grafter.add_archive(TarReader(ByteStream(file, options.limits), options.limits), layer=False)
-            return Imported(grafter.store())
+            return Imported(grafter.store(), left_out=grafter.left_out)
 
     return _commit(repository, place, branch, message, author, read)
 
@@ -132,4 +134,4 @@ def _commit(
             writer, found.tree, [base] if base else [], message, author=author, notes=found.notes
         )
         writer.finish()
-        return repository.publish(commit, branch, base)
+        return repository.publish(commit, branch, base)._replace(left_out=tuple(sorted(found.left_out)))

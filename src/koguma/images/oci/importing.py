@@ -74,7 +74,7 @@ def import_image(
                     _add_layer(grafter, blobs, layer, options)
                 except TreeError as error:
                     raise type(error)(f"{error} (layer {number} of {len(image.layers)})") from None
-            return Imported(grafter.store(), image.notes)
+            return Imported(grafter.store(), image.notes, grafter.left_out)
 
 
 def _split(rest: str) -> tuple[Path, str]:
