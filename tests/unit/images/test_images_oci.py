@@ -126,6 +126,38 @@ def test_a_link_to_a_lower_layer_s_file_is_that_file(repository: Repository, lay
     assert len(links) == 1
 
 
+def test_names_in_a_layer_may_begin_at_the_root(repository: Repository, layout: Layout) -> None:
+    """As kaniko and ko write them."""
+    upper = tar_of(
+        ("/", DIRECTORY, b""), ("/d/new", {}, b"n"), ("//d/.wh.old", {}, b""), ("/.wh.f", {}, b""),
+        ("/link", HARD_LINK | {"linkname": "/d/new"}, b""),
+    )  # fmt: skip
+    source = layout.index(layout.image(tar_of(*LOWER), upper))
+
+    assert _tree(repository, source) == {
+        "d/": b"", "d/new": b"n", "d/sub/": b"", "d/sub/deep": b"s", "link": b"n",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "upper",
+    [("d/sub/new", ".wh.d"), (".wh.d", "d/sub/new"), ("d/sub/new", "d/.wh..wh..opq"), ("d/.wh..wh..opq", "d/sub/new")],
+    ids=" ".join,
+)
+def test_a_directory_that_was_hidden_has_nothing_of_the_lower_one_in_any_order(
+    repository: Repository, layout: Layout, upper: tuple[str, ...]
+) -> None:
+    private = DIRECTORY | {"mode": 0o700, "uid": 5}
+    lower = tar_of(("d", private, b""), ("d/sub", private, b""))
+    source = layout.index(layout.image(lower, tar_of(*((name, {}, b"") for name in upper))))
+
+    commit = import_source(repository, source, "main", "m").commit
+    found = {path: (entry.mode, entry.uid) for path, entry in walk(repository.objects.read, repository.root(commit))}
+
+    assert found[b"d/sub"] == (0o755, 0)
+    assert found[b"d"] == ((0o700, 5) if "d/.wh..wh..opq" in upper else (0o755, 0))
+
+
 def test_a_plain_tar_may_have_names_that_begin_like_whiteouts(repository: Repository, tmp_path: Path) -> None:
     (tmp_path / "t.tar").write_bytes(tar_of((".wh.a", {}, b"x")))
 
@@ -219,7 +251,7 @@ def test_a_docker_archive_whose_layer_is_another_is_refused(repository: Reposito
 
 HOSTILE_LAYERS = {
     "outside": (("../evil", {}, b"x"),),
-    "absolute": (("/evil", {}, b"x"),),
+    "outside, from the root": (("/../evil", {}, b"x"),),
     "through a lower link": (("link/evil", {}, b"x"),),
     "a whiteout through a lower link": (("link/.wh.f", {}, b""),),
     "a whiteout of the parent": (("d/.wh...", {}, b""),),

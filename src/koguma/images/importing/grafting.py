@@ -69,23 +69,23 @@ class Grafter:
         self._accounts: dict[bytes, bytes] = {}
         self._fresh: dict[Folder, dict[bytes, bool]] = {}
         """What the present layer put where; True: by a member of its own, not only as the parent of one."""
-        self._root_said = False
+        self._root_said = self._layer = False
         self.left_out: set[bytes] = set()
         """Names of extended attributes that Linux has no place for."""
 
     def add_archive(self, reader: TarReader, *, layer: bool) -> None:
         """Add all members of a tar. As a layer, it may remove what lower layers have."""
-        self._fresh, self._root_said = {}, False
+        self._fresh, self._root_said, self._layer = {}, False, layer
         for member in reader:
             self._budget.take_entry()
-            self._add(reader, member, layer=layer)
+            self._add(reader, member)
 
-    def _add(self, reader: TarReader, member: Member, *, layer: bool) -> None:
+    def _add(self, reader: TarReader, member: Member) -> None:
         parts = self._parts(member.name)
         if not parts:
             self._set_root(member)
             return
-        if layer and any(part.startswith(WHITEOUT) for part in parts):
+        if self._layer and any(part.startswith(WHITEOUT) for part in parts):
             self._white_out(parts, member)
             return
         folder = self._parent(parts)
@@ -106,8 +106,8 @@ class Grafter:
     # Names
 
     def _parts(self, name: bytes) -> list[bytes]:
-        """The names of a path, without `.`; refuses what leads outside."""
-        if not name or name.startswith(b"/") or b"\0" in name:
+        """The names of a path, without `.`; refuses what leads outside. In a layer, `/` is the root it is made for."""
+        if not name or (name.startswith(b"/") and not self._layer) or b"\0" in name:
             raise TreeError(f"a tar's names must be relative and not empty, got {name!r}")
         parts = [part for part in name.split(b"/") if part not in (b"", b".")]
         if b".." in parts:
@@ -276,13 +276,16 @@ class Grafter:
                 return  # there is nothing to remove
             folder = below
         below = folder.folder(hidden)
-        if hidden not in self._fresh.get(folder, {}):
+        fresh = self._fresh.get(folder, {})
+        if hidden not in fresh:
             folder.remove(hidden)
         elif below is not None:
+            if not fresh[hidden]:
+                _forget_attributes(below)
             self._prune(below)
 
     def _prune(self, folder: Folder) -> None:
-        """Remove everything below a directory that the present layer did not put there."""
+        """Remove everything below a directory that the present layer did not put there, and what it had been like."""
         waiting = [folder]
         while waiting:
             here = waiting.pop()
@@ -292,6 +295,8 @@ class Grafter:
                 if name not in fresh:
                     here.remove(name)
                 elif below is not None:
+                    if not fresh[name]:
+                        _forget_attributes(below)
                     waiting.append(below)
 
     # The end
@@ -338,6 +343,11 @@ def _leads_through(parts: list[bytes], part: bytes) -> TreeError:
     return TreeError(
         f"a tar's names may not lead through something that is no directory, got {b'/'.join(parts)!r} through {part!r}"
     )
+
+
+def _forget_attributes(folder: Folder) -> None:
+    """As if it were made now, because no member said it."""
+    folder.entry = _ROOT._replace(name=folder.entry.name)
 
 
 def _check_length(part: bytes, place: bytes) -> None:
