@@ -199,6 +199,43 @@ def test_the_platform_of_this_machine_or_the_one_asked_for_is_taken(
         import_source(repository, source, "main", "m", options=ImportOptions(platform="linux/riscv64"))
 
 
+@pytest.mark.parametrize("nested", [False, True])
+def test_the_platform_itself_comes_before_its_variants(repository: Repository, layout: Layout, nested: bool) -> None:
+    images = [
+        layout.image(tar_of(("is", {}, variant.encode()))) | {"platform": PLATFORM | {"variant": variant}}
+        for variant in ("v2", "", "v3")
+    ]
+    source = layout.index(*_nested(layout, images) if nested else images)
+
+    for platform, variant in (("linux/amd64", b""), ("linux/amd64/v2", b"v2"), ("linux/amd64/v3", b"v3")):
+        assert _tree(repository, source, ImportOptions(platform=platform)) == {"is": variant}
+    source = layout.index(*_nested(layout, images[::2]) if nested else images[::2])
+    with pytest.raises(TreeError, match=f"name one of: .*{images[0]['digest']}"):
+        import_source(repository, source, "main", "m", options=ImportOptions(platform="linux/amd64"))
+
+
+PLATFORM = {"os": "linux", "architecture": "amd64"}
+
+
+def _nested(layout: Layout, images: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """An index in which an index names the images."""
+    return [layout.document({"schemaVersion": 2, "mediaType": INDEX, "manifests": images}, INDEX)]
+
+
+def test_a_reference_may_mean_what_only_an_index_in_the_index_names(repository: Repository, layout: Layout) -> None:
+    key = "org.opencontainers.image.ref.name"
+    images = [layout.image(tar_of(("is", {}, name.encode()))) | {"annotations": {key: name}} for name in ("one", "two")]
+    both = _nested(layout, images)[0] | {"annotations": {key: "both"}}
+    source = layout.index(both, *_nested(layout, [both]), *_nested(layout, images[1:]))
+
+    assert _tree(repository, f"{source}:{images[0]['digest']}") == {"is": b"one"}
+    assert _tree(repository, f"{source}:two") == {"is": b"two"}
+    with pytest.raises(TreeError, match="there are: both, one, "):
+        import_source(repository, f"{source}:three", "main", "m")
+    with pytest.raises(TreeError, match=f"name one of: one linux/amd64, two linux/amd64 .{both['digest']}"):
+        import_source(repository, f"{source}:both", "main", "m")
+
+
 def test_a_reference_says_which_image_is_meant(repository: Repository, layout: Layout, tmp_path: Path) -> None:
     key = "org.opencontainers.image.ref.name"
     images = [layout.image(tar_of(("is", {}, name.encode()))) for name in ("one", "two")]
