@@ -22,6 +22,7 @@ HARD_LINK = ord("h")
 
 _BLOCK = 512
 _ZERO_BLOCK = bytes(_BLOCK)
+_END_MAX_BYTES = 64 * 1024**2
 _KINDS = {
     b"0": FILE, b"\0": FILE, b"7": FILE, b"S": FILE, b"1": HARD_LINK, b"2": SYMLINK, b"3": CHARACTER, b"4": BLOCK,
     b"5": DIRECTORY, b"D": DIRECTORY, b"6": FIFO,
@@ -67,6 +68,17 @@ class _Header:
     target: bytes
     device: tuple[int, int]
     block: bytes
+
+
+def begins_tar(start: bytes) -> bool:
+    """Whether the first bytes of a file are a tar's header, by its checksum."""
+    if len(start) < _BLOCK:
+        return False
+    try:
+        _check_sum(start[:_BLOCK], 0)
+    except TreeError:
+        return False
+    return True
 
 
 class TarReader:
@@ -146,15 +158,23 @@ class TarReader:
         if len(block) != _BLOCK:
             raise self._refused("a tar must end with blocks of zeros, it ends without" if not block else _CUT)
         if block == _ZERO_BLOCK:
-            while rest := self._stream.read(64 * _BLOCK):
-                if rest.strip(b"\0"):
-                    raise self._refused("a tar may have nothing but zeros after its end, got other bytes")
+            self._read_end()
             return None
         _check_sum(block, self._stream.offset - _BLOCK)
         try:
             return _fields(block)
         except ValueError as error:
             raise self._refused(f"a tar header must have {error}") from None
+
+    def _read_end(self) -> None:
+        """Zeros, as many as fill up the last block of a tape; without a limit, `/dev/zero` would be an empty tar."""
+        zeros = 0
+        while rest := self._stream.read(64 * _BLOCK):
+            zeros += len(rest)
+            if rest.strip(b"\0"):
+                raise self._refused("a tar may have nothing but zeros after its end, got other bytes")
+            if zeros > _END_MAX_BYTES:
+                raise self._refused(f"a tar may have {_END_MAX_BYTES} bytes of zeros after its end, got more")
 
     def _meta(self, size: int) -> bytes:
         data = self._stream.read(size)
@@ -240,7 +260,10 @@ class TarReader:
         """GNU's old map: 4 pieces in the header, 21 in each block that follows while the last one says so."""
         block = header.block
         extents = _extents(block[386:482])
-        size = _number(block[483:495], "a size")
+        try:
+            size = _number(block[483:495], "a size")
+        except ValueError as error:
+            raise TreeError(f"a sparse file must have {error}") from None
         extended = block[482]
         while extended:
             block = self._stream.read(_BLOCK)
