@@ -20,7 +20,7 @@ from koguma.images.importing import ImportOptions, Limits, import_source
 from koguma.images.oci.importing import ANNOTATIONS_NOTE, CONFIG_NOTE, DIGEST_NOTE
 from koguma.images.repository import Repository
 from koguma.images.trees import walk
-from tests.unit.images.archives import CONFIG, DIRECTORY, HARD_LINK, INDEX, MANIFEST, SYMLINK, Layout, tar_of
+from tests.unit.images.archives import CONFIG, DIRECTORY, HARD_LINK, INDEX, MANIFEST, SYMLINK, Layout, header, tar_of
 from tests.unit.images.making import make_tree
 
 
@@ -277,6 +277,37 @@ def test_a_docker_archive_is_read(repository: Repository, tmp_path: Path) -> Non
     assert _tree(repository, source + ":x:1") == {"f": b"f"}
     with pytest.raises(TreeError, match="name one of: x:1"):
         import_source(repository, source + ":y", "main", "m")
+
+
+def test_an_image_that_is_named_as_a_root_is_refused_with_the_name_it_has(
+    repository: Repository, layout: Layout, tmp_path: Path
+) -> None:
+    layout.index(layout.image(tar_of(*LOWER)))
+    archive = layout.archive(tmp_path / "image.tar").partition(":")[2]
+    saved = _docker(tmp_path / "saved.tar", tar_of(*LOWER)).partition(":")[2]
+
+    assert f"import it as oci:{layout.path}" in _refused(repository, str(layout.path))
+    assert f"import it as oci-archive:{archive}" in _refused(repository, archive)
+    assert f"import it as docker-archive:{saved}" in _refused(repository, saved)
+
+
+def test_an_archive_may_come_by_a_pipe(repository: Repository, layout: Layout, tmp_path: Path) -> None:
+    layout.index(layout.image(tar_of(("a", {}, b"1"))))
+    layout.archive(tmp_path / "image.tar")
+    reader, writer = os.pipe()
+    try:
+        with os.fdopen(writer, "wb") as file:
+            file.write((tmp_path / "image.tar").read_bytes())
+        assert _tree(repository, f"oci-archive:/dev/fd/{reader}") == {"a": b"1"}
+    finally:
+        os.close(reader)
+
+
+@pytest.mark.parametrize("size", [b"00040000000\0", b"\x80" + bytes(3) + b"\x7f" + b"\xff" * 7])
+def test_an_archive_that_ends_within_a_file_is_refused(repository: Repository, tmp_path: Path, size: bytes) -> None:
+    (tmp_path / "cut.tar").write_bytes(header(b"oci-layout", size=size) + bytes(2048))
+
+    assert "it ends within b'oci-layout'" in _refused(repository, f"oci-archive:{tmp_path / 'cut.tar'}")
 
 
 def test_a_docker_archive_whose_layer_is_another_is_refused(repository: Repository, tmp_path: Path) -> None:

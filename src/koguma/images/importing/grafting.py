@@ -7,7 +7,7 @@ commit must not hold what a checkout could not write. Works without root.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 
 from koguma.images.draft import Folder, settle_links, store_root
@@ -300,6 +300,10 @@ class Grafter:
                     waiting.append(below)
 
     # The end
+
+    def root_names(self) -> Collection[bytes]:
+        """What is in the root so far."""
+        return set(self._root.names())
 
     def store(self) -> bytes:
         """Wait for all files, finish the draft and store it; returns the id of its root object."""
