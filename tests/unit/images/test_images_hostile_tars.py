@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import os
+import struct
 import subprocess
 import sys
 import tracemalloc
@@ -38,6 +39,12 @@ def _refused(repository: Repository, data: bytes, options: ImportOptions | None 
     assert list((repository.path / "packs").iterdir()) == []
     assert "hostile.tar" in str(caught.value)
     return str(caught.value)
+
+
+def _acl(*entries: tuple[int, int], version: int = 2, cut: int = 0) -> bytes:
+    """An ACL as the kernel has it, right or wrong: of each entry its tag and its bits."""
+    value = struct.pack("<I", version) + b"".join(struct.pack("<HHI", *entry, 7) for entry in entries)
+    return pax(("SCHILY.xattr.system.posix_acl_access", value[: len(value) - cut])) + header() + END
 
 
 LIES = {
@@ -91,6 +98,13 @@ LIES = {
     ),
     "an ACL without others": (pax(("SCHILY.acl.access", b"user::rw-,group::r--")) + header() + END, "ACL"),
     "an ACL of nonsense": (pax(("SCHILY.acl.access", b"everybody")) + header() + END, "ACL"),
+    "an ACL of two bytes": (_acl(cut=2), "kernel"),
+    "an ACL of another version": (_acl((1, 6), (4, 4), (32, 4), version=3), "kernel"),
+    "an ACL that is cut": (_acl((1, 6), (4, 4), (32, 4), cut=1), "kernel"),
+    "an ACL without a mask": (_acl((1, 6), (2, 4), (4, 4), (32, 4)), "kernel"),
+    "an ACL out of order": (_acl((4, 4), (1, 6), (32, 4)), "kernel"),
+    "an ACL of an unknown kind": (_acl((1, 6), (3, 4), (4, 4), (16, 4), (32, 4)), "kernel"),
+    "an ACL of unknown rights": (_acl((1, 14), (4, 4), (32, 4)), "kernel"),
     "a sparse map that goes back": (
         pax(("GNU.sparse.size", b"100"), ("GNU.sparse.map", b"10,2,0,2")) + header(size=4) + padded(b"abcd") + END,
         "ascend",
