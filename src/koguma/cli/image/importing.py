@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from koguma.cli.image.common import Branch, Message, finish, open_repository, progress, whole_message
+from koguma.cli.image.common import Branch, Message, finish, open_repository, printable, progress, say, whole_message
 
 app = typer.Typer()
 
@@ -86,4 +86,7 @@ def import_(
             author=author,
             progress=told,
         )
+    if done.left_out:
+        names = ", ".join(map(printable, done.left_out))
+        say(f"attributes that Linux has no place for are left out: {names}")
     finish(repository, done, wait=wait)
