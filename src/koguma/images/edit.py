@@ -38,6 +38,7 @@ from koguma.images.sessions import (
     Session,
     alone,
     begin,
+    end,
     folder_of,
     head_of,
     pending,
@@ -215,14 +216,14 @@ def commit_session(
         writer.finish()
         write_session(repository, branch, replace(session, committed=made.id))
         done = repository.publish(made, branch, base.id)
-    remove_tree(folder_of(repository, branch))
+    end(repository, branch)
     return done
 
 
 def discard(repository: Repository, branch: str) -> None:
     """Throw a pending edit away, and with it what was begun on the branch: a merge, a cherry-pick, a revert."""
     with alone(repository, branch):
-        remove_tree(folder_of(repository, branch))
+        end(repository, branch)
 
 
 def prepare_aid(read: Read, root: Entry, folder: Path) -> None:
