@@ -122,15 +122,16 @@ def sync_file_system(path: Path) -> None:
 
 
 @contextmanager
-def locked(path: Path, *, shared: bool = False, timeout_s: float = 600, what: str = "") -> Iterator[None]:
+def locked(path: Path, *, shared: bool = False, timeout_s: float = 600, what: str = "") -> Iterator[int]:
     """Hold an advisory lock on `path`; the kernel drops it when the process dies, however it dies.
 
-    Raises ImageError when somebody else holds it for longer than `timeout_s`.
+    The block is given the descriptor: a process that inherits it holds the lock, too, until it ends. Raises ImageError
+    when somebody else holds it for longer than `timeout_s`.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         _wait_for_lock(descriptor, path, fcntl.LOCK_SH if shared else fcntl.LOCK_EX, timeout_s, what)
-        yield
+        yield descriptor
     finally:
         os.close(descriptor)
 

@@ -111,7 +111,7 @@ class Refs:
             for top in ("refs", "logs"):
                 (self._repository / top / kind.value).mkdir(parents=True, exist_ok=True)
 
-    def lock(self) -> AbstractContextManager[None]:
+    def lock(self) -> AbstractContextManager[object]:
         return locked(self._repository / "locks" / "refs", timeout_s=60, what="the refs")
 
     def get(self, kind: RefKind, name: str) -> str | None:

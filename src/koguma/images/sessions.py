@@ -25,6 +25,8 @@ from koguma.images.trees import Entry
 
 MERGE, CHERRY_PICK, REVERT = "merge", "cherry-pick", "revert"
 _SESSION = "session.json"
+_held: dict[Path, int] = {}
+"""The descriptors of the locks that this process holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,14 +78,28 @@ def pending_edits(repository: Repository) -> list[str]:
 @contextmanager
 def alone(repository: Repository, branch: str) -> Iterator[None]:
     """One process at a time works on a branch's edit; a second one is told at once instead of waiting for a shell."""
-    lock = repository.path / "locks" / f"edit-{quote(branch, safe='')}"
+    lock = _lock_of(repository, branch)
     try:
-        with locked(lock, timeout_s=0, what=f"the edit of branch {branch!r}"):
-            yield
+        with locked(lock, timeout_s=0, what=f"the edit of branch {branch!r}") as descriptor:
+            _held[lock] = descriptor
+            try:
+                yield
+            finally:
+                del _held[lock]
     except ImageError as error:
         if str(lock) in str(error):
             raise EditError(f"an edit of branch {branch!r} is open in another process; leave it first") from None
         raise
+
+
+def lock_held(repository: Repository, branch: str) -> int:
+    """The descriptor of the lock, for whoever works `alone` on the branch: processes that inherit it keep others away
+    for as long as they live, whatever becomes of this one."""
+    return _held[_lock_of(repository, branch)]
+
+
+def _lock_of(repository: Repository, branch: str) -> Path:
+    return repository.path / "locks" / f"edit-{quote(branch, safe='')}"
 
 
 def head_of(repository: Repository, branch: str) -> str:
