@@ -83,6 +83,35 @@ def test_a_file_with_the_bytes_of_a_tree_does_not_hide_what_the_tree_needs(
     assert _sound(repository)
 
 
+@pytest.mark.parametrize("damaged", [b"\xf3", b"g", b""], ids=["no text", "no digit", "empty"])
+def test_gc_refuses_a_ref_it_cannot_read_because_what_it_kept_would_go(
+    repository: Repository, tmp_path: Path, damaged: bytes
+) -> None:
+    release = _commit(repository, tmp_path, {"a": "1"}, "release")
+    _commit(repository, tmp_path, {"a": "2"})
+    ref = repository.path / "refs/heads/release"
+    ref.write_bytes(damaged + ref.read_bytes()[1:] if damaged else b"")
+
+    with pytest.raises(CorruptError, match=r"a ref must hold an id of 64 hex digits .*refs/heads/release"):
+        collect(repository, grace_s=0, reflog_keep_s=-10)
+
+    assert repository.objects.readable(bytes.fromhex(release))
+
+
+def test_the_last_line_of_a_log_keeps_its_commit_however_old_for_its_ref_may_be_lost(
+    repository: Repository, tmp_path: Path
+) -> None:
+    first = _commit(repository, tmp_path, {"a": "1"}, "release")
+    second = _commit(repository, tmp_path, {"a": "2"}, "release")
+    repository.move_branch("release", first)
+    (repository.path / "refs/heads/release").unlink()
+
+    collect(repository, grace_s=0, reflog_keep_s=-10)
+
+    assert repository.objects.contains(bytes.fromhex(first)), "fsck says how to bring the branch back"
+    assert not repository.objects.readable(bytes.fromhex(second))
+
+
 def test_merged_packs_are_as_old_as_their_youngest_part(repository: Repository) -> None:
     lost = _garbage(repository, b"first" * 100), _garbage(repository, b"second" * 100)
     for age, pack in zip((20_000, 10_000), repository.objects.packs(), strict=True):
