@@ -6,8 +6,8 @@ Steps of `collect`, under the lock `gc`; nobody waits for it and it waits for no
 3. of packs with garbage, copy what is kept to new packs, or leave garbage out of a second index when there is little;
    merge small packs on the way;
 4. condemn the old packs: they can be read, but no new writer counts on them; turn the page of the writers' lock;
-5. when the writers that began before are done, look at the roots once more, under the lock of the refs: a pack they
-   reach into again is pardoned, the others are gone from now on; remove their files.
+5. when the writers that began before are done, look at the roots once more, the last time under the lock of the refs: a
+   pack they reach into again is pardoned, the others are gone from now on; remove their files.
 
 When a long pull keeps step 5 from happening, the packs stay condemned and readable, and the next run goes on there.
 """
@@ -15,7 +15,7 @@ When a long pull keeps step 5 from happening, the packs stay condemned and reada
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from koguma.images.condemned import Stage, read_condemned, remove_condemned_leftovers, write_condemned
@@ -105,6 +105,10 @@ class _Collection:
         self._say = say
         self._reached = Reached()
         self._kept = self._reached.ids
+        self._closed: set[str] = set()
+        """Packs of which everything is marked, with all that it reaches."""
+        self._followed: set[bytes] = set()
+        """Of the roots those that may lead nowhere. What they led to is marked; what came since is in new packs."""
 
     def run(self, *, dry_run: bool) -> Collected:
         self._require_sound()
@@ -120,6 +124,7 @@ class _Collection:
         places = {pack: pack.places() for pack in packs}
         garbage = {pack: _garbage_bytes(places[pack], self._kept) for pack in packs}
         tasks = plan(packs, garbage)
+        self._closed.update(pack.name for pack in packs if not garbage[pack])
         freed = sum(garbage[pack] for task in tasks if task.copy for pack in task.sources)
         waiting = 0
         if not dry_run:
@@ -146,14 +151,22 @@ class _Collection:
         found = roots(self._repository, reflog_keep_s=self._reflog_keep_s)
         mark(self._store, found.refs, self._reached, shallow=found.shallow, missing=_stop)
         self._shallow = found.shallow
-        for item in found.others:
+        for item in found.others - self._followed:
             mark_any(self._store, item, self._reached, self._shallow)
+        self._followed |= found.others
 
     def _mark_unreached(self, packs: Iterable[PackReader]) -> None:
         """Keep all of these packs and what it reaches: a writer that finds a tree counts on everything below it."""
         for pack in packs:
             for item in pack.ids():
                 mark_any(self._store, item, self._reached, self._shallow)
+            self._closed.add(pack.name)
+
+    def _mark_again(self) -> None:
+        """What came since: refs that moved, and packs that were written."""
+        self._store.refresh()
+        self._mark_roots()
+        self._mark_unreached(pack for pack in self._store.packs() if pack.name not in self._closed)
 
     # Changing
 
@@ -172,6 +185,7 @@ class _Collection:
             return 0, 0
         self._store.refresh()
         sizes = {pack.name: pack.size_bytes for pack in self._store.packs()}
+        self._closed |= made
         write_condemned(self._store.directory, Stage.WAITING, condemned)
         turn_page(self._store.lock)
         return sum(sizes[name] for name in condemned) - sum(sizes[name] for name in made - old.keys()), self._settle()
@@ -188,10 +202,10 @@ class _Collection:
         if found and found.stage is Stage.REMOVING:
             self._remove(found.packs)
         elif found:
-            self._mark_roots()  # now, so that the last look at the refs is a short one
+            turn_page(self._store.lock)  # the earlier run may have died before it did
             if waiting := self._settle():
                 raise ImageError(
-                    f"gc waits for a writer that began before its last run; {waiting} packs go when it is done,"
+                    f"gc waits for a writer that began before; {waiting} packs of its last run go when it is done,"
                     f" try again later ({self._repository.path})"
                 )
 
@@ -204,19 +218,37 @@ class _Collection:
             self._store.refresh()
             self._say(f"a writer that began earlier is still at work: {len(found.packs)} packs go with the next gc")
             return len(found.packs)
+        self._mark_again()  # now, so that the last look is a short one
+        at_stake = {
+            pack: [item for item in pack.ids() if not self._store.contains(item)] for pack in self._store.condemned()
+        }
         with self._repository.refs.lock():
-            self._store.refresh()
-            self._mark_roots()
-            self._mark_unreached(self._store.packs())
-            pardoned = {pack.name for pack in self._store.condemned() if self._is_needed(pack)}
-            gone = found.packs - pardoned
+            self._mark_again()
+            gone = found.packs - self._pardoned(at_stake)
             write_condemned(self._store.directory, Stage.REMOVING, gone)
         self._remove(gone)
         return 0
 
-    def _is_needed(self, pack: PackReader) -> bool:
-        """Whether something that is kept is in this pack and in none that stays."""
-        return any(item in self._kept and not self._store.contains(item) for item in pack.ids())
+    def _pardoned(self, at_stake: Mapping[PackReader, Iterable[bytes]]) -> set[str]:
+        """The condemned packs that have something that is kept and that no pack has that stays.
+
+        A pardoned pack stays with all its garbage, and so has to stay what its trees refer to.
+        """
+        waiting, pardoned = dict(at_stake), list[PackReader]()
+
+        def is_needed(pack: PackReader) -> bool:
+            return any(
+                item in self._kept
+                and not self._store.contains(item)
+                and not any(other.find(item) for other in pardoned)
+                for item in waiting[pack]
+            )
+
+        while needed := next(filter(is_needed, waiting), None):
+            del waiting[needed]
+            pardoned.append(needed)
+            self._mark_unreached([needed])
+        return {pack.name for pack in pardoned}
 
     def _remove(self, names: Iterable[str]) -> None:
         remove_packs(self._store.directory, names)

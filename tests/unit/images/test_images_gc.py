@@ -3,6 +3,8 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ from koguma.images.condemned import Stage, read_condemned, write_condemned
 from koguma.images.errors import CorruptError, ImageError, ObjectMissingError, RefError
 from koguma.images.fsck import fsck
 from koguma.images.gc import collect
-from koguma.images.objects import BLOB, TREE
+from koguma.images.objects import BLOB, TREE, ObjectStore
 from koguma.images.refs import RefKind
 from koguma.images.repack import repacking
 from koguma.images.repository import Repository
@@ -225,6 +227,79 @@ def test_a_tree_written_without_a_ref_beside_gc_keeps_what_is_below_it(
 
     assert repository.objects.contains(tree)
     assert repository.objects.contains(lost), "whoever finds the tree counts on the file"
+
+
+def test_a_gc_killed_before_it_turned_the_page_removes_nothing_under_a_writer_that_began_before(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    def killed(_lock: Path) -> None:
+        raise Killed
+
+    monkeypatch.setattr(gc_module, "_WAIT_S", 0.05)
+    content = b"found by a writer that began before gc" * 10
+    lost = _garbage(repository, content)
+    with Repository.open(repository.path) as old, old.objects.writing() as writer:
+        assert not writer.claim(lost), "the writer finds it and does not store it again"
+        with monkeypatch.context() as patch:
+            patch.setattr(gc_module, "turn_page", killed)
+            with pytest.raises(Killed):
+                collect(repository, grace_s=0)
+        with pytest.raises(ImageError, match="waits for a writer"):
+            collect(repository, grace_s=0)
+        tree = writer.add(TREE, encode([Entry(b"a", FILE, 0o644, 0, 0, len(content), lost)]))
+        root = writer.add(TREE, encode([Entry(b"", ord("d"), 0o755, 0, 0, 0, tree)]))
+        commit = old.add_commit(writer, root, [], "counts on it")
+        writer.finish()
+        old.publish(commit, "main", None)
+
+    collect(repository, grace_s=0)
+
+    assert repository.objects.read(lost) == content
+    assert _sound(repository)
+
+
+def test_a_pardoned_pack_keeps_what_its_garbage_needs(
+    repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gc_module, "_MERGED_BYTES", 0)
+    monkeypatch.setattr(gc_module, "_WAIT_S", 0.05)
+    file = _garbage(repository, b"below a tree of another pack" * 10)
+    with repository.objects.writing() as writer:
+        wanted = writer.add(BLOB, b"found by a writer" * 10)
+        tree = writer.add(TREE, encode([Entry(b"a", FILE, 0o644, 0, 0, 280, file)]))
+    with Repository.open(repository.path) as old, old.objects.writing() as writer:
+        assert not writer.claim(wanted)
+        assert collect(repository, grace_s=0).waiting == 2
+        (repository.path / "keeps").write_text(wanted.hex())
+    gc_module._Collection(repository, repository.objects, 0, 0, print)._finish_earlier()
+
+    assert repository.objects.contains(wanted)
+    assert repository.objects.contains(tree), "the pack came back as it was"
+    assert repository.objects.contains(file), "whoever finds the tree counts on the file"
+
+
+def test_the_last_look_at_the_refs_reads_no_object_again(
+    repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _commit(repository, tmp_path, {f"f{number}": os.urandom(50) for number in range(20)})
+    _garbage(repository)
+    locked: list[str] = []
+    look = ObjectStore.describe, ObjectStore.read
+
+    @contextmanager
+    def lock() -> Iterator[None]:
+        with monkeypatch.context() as patch:
+            patch.setattr(ObjectStore, "describe", lambda store, item: locked.append("d") or look[0](store, item))
+            patch.setattr(ObjectStore, "read", lambda store, item: locked.append("r") or look[1](store, item))
+            yield
+
+    monkeypatch.setattr(repository.refs, "lock", lock)
+
+    assert collect(repository, grace_s=0).objects == 1
+    assert locked == [], "writers wait for the lock"
 
 
 def test_a_removal_that_was_cut_short_is_finished_by_the_next_run(repository: Repository, tmp_path: Path) -> None:
