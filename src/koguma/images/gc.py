@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
+from koguma.images.commits import decode_commit
 from koguma.images.condemned import Stage, read_condemned, remove_condemned_leftovers, write_condemned
 from koguma.images.errors import CorruptError, ImageError
 from koguma.images.files import storage_errors
@@ -150,10 +151,20 @@ class _Collection:
         """Mark from every root. What a ref needs must be there; other names may be of something that is gone."""
         found = roots(self._repository, reflog_keep_s=self._reflog_keep_s)
         mark(self._store, found.refs, self._reached, shallow=found.shallow, missing=_stop)
-        self._shallow = found.shallow
+        self._shallow |= found.shallow
         for item in found.others - self._followed:
             mark_any(self._store, item, self._reached, self._shallow)
         self._followed |= found.others
+        self._mark_left_out()
+
+    def _mark_left_out(self) -> None:
+        """What is there of the parents of shallow commits: a fetch may be about to complete them."""
+        done = set[bytes]()
+        while fresh := (self._shallow & self._reached.walked) - done:
+            done |= fresh
+            for commit in fresh:
+                for parent in decode_commit(self._store.read(commit), commit.hex()).parents:
+                    mark_any(self._store, bytes.fromhex(parent), self._reached, self._shallow)
 
     def _mark_unreached(self, packs: Iterable[PackReader]) -> None:
         """Keep all of these packs and what it reaches: a writer that finds a tree counts on everything below it."""

@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Protocol, Self, TypeVar
 
 from koguma.images.codec import Prepared, content_of, content_pieces, piecewise_compressor, prepare, prepare_hashed
-from koguma.images.condemned import Stage, read_condemned
+from koguma.images.condemned import Stage, condemned_names, read_condemned
 from koguma.images.errors import CorruptError, ObjectMissingError, RevisionError
 from koguma.images.files import storage_errors, write_all
 from koguma.images.packfiles import INDEX_SUFFIX, remove_leftovers, visible_packs
@@ -176,14 +176,6 @@ class ObjectStore:
                 self.broken.pop(name, None)
         self.refresh()
 
-    def condemned_names(self) -> frozenset[str]:
-        """The packs that gc is about to remove; none when the list is damaged, as `fsck` says."""
-        try:
-            found = read_condemned(self.directory)
-        except CorruptError:
-            return frozenset()
-        return found.packs if found else frozenset()
-
     def _listed(self) -> tuple[set[str], set[str]]:
         """The packs that stay and those that can only be read.
 
@@ -306,7 +298,7 @@ class ObjectWriter:
             self.objects, self.stored_bytes = self.objects + objects, self.stored_bytes + stored
             del self._companions[0]
         with self._guard:
-            taken = self._store.condemned_names()
+            taken = condemned_names(self._store.directory)
             for pack in self._packs():
                 pack.finish(taken=taken)
             self._full, self._pack = [], None

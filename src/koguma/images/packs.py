@@ -55,6 +55,7 @@ __all__ = [
     "PackWriter",
     "Stored",
     "encode_index",
+    "filler_record",
     "record_header",
     "remove_leftovers",
 ]
@@ -89,6 +90,13 @@ def record_header(object_id: bytes, kind: int, codec: int, size: int, payload: b
     """The header that goes before `payload`. Its checksum covers all of the record but itself."""
     header = RECORD.pack(0, kind, codec, 0, len(payload), size, object_id)
     return struct.pack("<I", zlib.crc32(payload, zlib.crc32(header[4:]))) + header[4:]
+
+
+def filler_record() -> tuple[bytes, bytes]:
+    """The id and the record of an object nobody needs: what gives a pack of the same objects another name."""
+    content = os.urandom(32)
+    object_id = sha256(content).digest()
+    return object_id, record_header(object_id, ord("b"), RAW, len(content), content) + content
 
 
 class PackWriter:
@@ -162,9 +170,7 @@ class PackWriter:
             self.abandon()
             return None
         while pack_name(encode_index(self._places, self.size_bytes)) in taken:
-            filler = os.urandom(32)
-            filler_id = sha256(filler).digest()
-            self.append(filler_id, record_header(filler_id, ord("b"), RAW, len(filler), filler), filler)
+            self.append_record(*filler_record())
         try:
             if written_at is not None:
                 self._flush()

@@ -41,7 +41,7 @@ def mark(
     shallow: frozenset[bytes] = frozenset(),
     missing: Missing,
 ) -> None:
-    """Add all that these commits reach and is not there yet. Parents of `shallow` commits may be absent."""
+    """Add all that these commits reach and is not there yet. Parents of `shallow` commits are not followed."""
     waiting = [commit for commit in commits if commit not in reached.walked]
     while waiting:
         commit_id = waiting.pop()
@@ -55,8 +55,8 @@ def mark(
             continue
         reached.walked.add(commit_id)
         mark_root(store, bytes.fromhex(commit.tree), reached, missing)
-        parents = [bytes.fromhex(parent) for parent in commit.parents]
-        waiting += parents if commit_id not in shallow else [parent for parent in parents if store.readable(parent)]
+        if commit_id not in shallow:
+            waiting += [bytes.fromhex(parent) for parent in commit.parents]
 
 
 def mark_any(store: ObjectStore, object_id: bytes, reached: Reached, shallow: frozenset[bytes]) -> None:

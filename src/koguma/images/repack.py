@@ -12,6 +12,7 @@ from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from koguma.images.condemned import condemned_names
 from koguma.images.errors import ImageError
 from koguma.images.objects import PACK_MAX_BYTES, STREAM_MIN_BYTES, ObjectStore
 from koguma.images.packfiles import remove_packs
@@ -75,6 +76,7 @@ def copy_objects(store: ObjectStore, sources: Sequence[PackReader], keep: Contai
     written_at = max(pack.path.stat().st_mtime for pack in sources)
     copied: set[bytes] = set()
     made: list[str] = []
+    taken = condemned_names(store.directory)
     writer: PackWriter | None = None
     try:
         for pack, object_id, place in _in_order(sources):
@@ -88,10 +90,10 @@ def copy_objects(store: ObjectStore, sources: Sequence[PackReader], keep: Contai
             else:
                 writer.append_record_pieces(object_id, place[1], pack.record_pieces(pack.header(object_id, place[0])))
             if writer.size_bytes >= PACK_MAX_BYTES:
-                made += _finished(writer, written_at)
+                made += _finished(writer, written_at, taken)
                 writer = None
         if writer is not None:
-            made += _finished(writer, written_at)
+            made += _finished(writer, written_at, taken)
     finally:
         if writer is not None:
             writer.abandon()
@@ -124,6 +126,6 @@ def _in_order(sources: Sequence[PackReader]) -> Iterator[tuple[PackReader, bytes
             yield pack, object_id, place
 
 
-def _finished(writer: PackWriter, written_at: float) -> list[str]:
-    name = writer.finish(written_at)
+def _finished(writer: PackWriter, written_at: float, taken: Container[str]) -> list[str]:
+    name = writer.finish(written_at, taken)
     return [name] if name else []

@@ -16,7 +16,7 @@ from koguma.images.fsck import fsck
 from koguma.images.gc import collect
 from koguma.images.objects import BLOB, TREE, ObjectStore
 from koguma.images.refs import RefKind
-from koguma.images.repack import repacking
+from koguma.images.repack import copy_objects, repacking
 from koguma.images.repository import Repository
 from koguma.images.trees import FILE, Entry, encode, lookup
 from tests.unit.images.making import make_repository, make_tree
@@ -407,6 +407,20 @@ def test_sweeping_removes_what_is_old_and_unused_and_leaves_the_rest(repository:
     }
     assert (repository.path / "cache/images" / f"{fresh}.squashfs").exists()
     assert not any((repository.path / name).exists() for name in done.swept.paths)
+
+
+def test_a_merged_pack_never_has_the_name_of_one_that_is_being_removed(repository: Repository) -> None:
+    store = repository.objects
+    with store.writing() as writer:
+        both = [writer.add(BLOB, content) for content in (b"first" * 9, b"second" * 9)]
+    (going,) = store.packs()
+    write_condemned(store.directory, Stage.WAITING, [going.name])
+    for content in (b"first" * 9, b"second" * 9):
+        with store.writing() as writer:
+            writer.add(BLOB, content)
+    made = copy_objects(store, sorted(store.packs(), key=lambda pack: not pack.find(both[0])))
+
+    assert going.name not in made, "it would go with the other"
 
 
 def test_a_commit_a_day_for_months_leaves_a_handful_of_packs(tmp_path: Path) -> None:
