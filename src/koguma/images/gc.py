@@ -38,6 +38,9 @@ _REWRITE_SHARE = 0.2
 """A pack is copied when this much of it is garbage; below that garbage only leaves its index."""
 _WAIT_S = 10
 """How long to wait for commits that are under way; a pull takes longer and is left to the next run."""
+_LOOKED_INTO_BYTES = 64 * 1024
+"""Young contents up to this size may be commits or trees that were stored as files before; a larger tree is met below
+its root object."""
 _MERGED_BYTES = PACK_MAX_BYTES // 2
 """Larger packs are not merged: their number does not matter and copying them does."""
 
@@ -126,6 +129,8 @@ class _Collection:
         garbage = {pack: _garbage_bytes(places[pack], self._kept) for pack in packs}
         tasks = plan(packs, garbage)
         self._closed.update(pack.name for pack in packs if not garbage[pack])
+        # Before packs go: a writer that begins then must not trust in a tree that stays only as the content of a file.
+        swept = sweep(self._repository, self._kept, self._reached.walked, self._grace_s, dry_run=dry_run)
         freed = sum(garbage[pack] for task in tasks if task.copy for pack in task.sources)
         waiting = 0
         if not dry_run:
@@ -137,7 +142,7 @@ class _Collection:
             packs_after=len(packs) if dry_run else len(self._store.packs()),
             kept_young=len(self._kept) - reached,
             waiting=waiting,
-            swept=sweep(self._repository, self._kept, self._grace_s, dry_run=dry_run),
+            swept=swept,
             dry_run=dry_run,
         )
 
@@ -153,7 +158,7 @@ class _Collection:
         mark(self._store, found.refs, self._reached, shallow=found.shallow, missing=_stop)
         self._shallow |= found.shallow
         for item in found.others - self._followed:
-            mark_any(self._store, item, self._reached, self._shallow)
+            mark_any(self._store, item, self._reached, self._shallow, missing=self._absent)
         self._followed |= found.others
         self._mark_left_out()
 
@@ -164,14 +169,30 @@ class _Collection:
             done |= fresh
             for commit in fresh:
                 for parent in decode_commit(self._store.read(commit), commit.hex()).parents:
-                    mark_any(self._store, bytes.fromhex(parent), self._reached, self._shallow)
+                    parent_id = bytes.fromhex(parent)
+                    mark_any(self._store, parent_id, self._reached, self._shallow, missing=self._absent)
 
     def _mark_unreached(self, packs: Iterable[PackReader]) -> None:
         """Keep all of these packs and what it reaches: a writer that finds a tree counts on everything below it."""
         for pack in packs:
             for item in pack.ids():
-                mark_any(self._store, item, self._reached, self._shallow)
+                mark_any(
+                    self._store,
+                    item,
+                    self._reached,
+                    self._shallow,
+                    missing=self._absent,
+                    looked_into_bytes=_LOOKED_INTO_BYTES,
+                )
             self._closed.add(pack.name)
+
+    def _absent(self, object_id: bytes, error: Exception) -> None:
+        """What a name leads to may be gone, or be no commit; of what is damaged nobody can say what it needs."""
+        if isinstance(error, CorruptError):
+            try:
+                self._store.read(object_id)
+            except CorruptError:
+                _stop(object_id, error)
 
     def _mark_again(self) -> None:
         """What came since: refs that moved, and packs that were written."""

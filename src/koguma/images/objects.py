@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
@@ -109,8 +109,8 @@ class ObjectStore:
         return self._reading(object_id, lambda reader, place: reader.header(object_id, place[0]))
 
     def read(self, object_id: bytes) -> bytes:
-        """The whole content of an object. Raises ObjectMissingError or CorruptError."""
-        return content_of(*self._reading(object_id, lambda reader, place: reader.payload(object_id, place)))
+        """The whole content of an object. Raises ObjectMissingError, or CorruptError when no copy is sound."""
+        return self._reading(object_id, lambda reader, place: content_of(*reader.payload(object_id, place)))
 
     def read_verified(self, object_id: bytes) -> bytes:
         """As `read`, but the digest is verified too: for the objects that everything else hangs on."""
@@ -121,8 +121,10 @@ class ObjectStore:
 
     def chunks(self, object_id: bytes) -> Iterator[bytes]:
         """The content of an object in pieces, for contents too large to hold; checked when the last piece is read."""
-        reader = self._reading(object_id, _opened)
-        yield from self.chunks_in(reader, object_id)
+        if _is_held(self.describe(object_id)):
+            yield self.read(object_id)
+        else:
+            yield from self.chunks_in(self._reading(object_id, _opened), object_id)
 
     def chunks_in(self, reader: PackReader, object_id: bytes) -> Iterator[bytes]:
         """As `chunks`, of the copy in one certain pack."""
@@ -130,7 +132,7 @@ class ObjectStore:
         if place is None:
             raise ObjectMissingError(f"object {object_id.hex()} is not in its pack ({reader.path})")
         found = reader.header(object_id, place[0])
-        if found.size < STREAM_MIN_BYTES and found.stored < STREAM_MIN_BYTES:
+        if _is_held(found):
             yield content_of(*reader.payload(object_id, place))
             return
         pieces = reader.payload_chunks(found)
@@ -223,15 +225,29 @@ class ObjectStore:
         raise ObjectMissingError(f"object {object_id.hex()} is in no pack ({self.directory}){damaged}")
 
     def _reading(self, object_id: bytes, read: Callable[[PackReader, Place], T]) -> T:
-        """Find an object and read it; once more when its pack was merged into another before it was opened."""
+        """Find an object and read it; once more when its pack was merged into another before it was opened.
+
+        When what is found is damaged, other copies are tried.
+        """
         try:
             return read(*self._find(object_id))
         except FileNotFoundError:
             self.refresh()
+        except CorruptError as error:
+            return self._reading_others(object_id, read, error)
         try:
             return read(*self._find(object_id))
         except FileNotFoundError as error:
             raise ObjectMissingError(f"object {object_id.hex()} is in a pack that is gone ({error.filename})") from None
+        except CorruptError as error:
+            return self._reading_others(object_id, read, error)
+
+    def _reading_others(self, object_id: bytes, read: Callable[[PackReader, Place], T], error: CorruptError) -> T:
+        for reader in (*self._readers.values(), *self._condemned.values()):
+            if place := reader.find(object_id):
+                with suppress(CorruptError, FileNotFoundError):
+                    return read(reader, place)
+        raise error
 
 
 class Companion(Protocol):
@@ -369,6 +385,11 @@ class ObjectWriter:
     def _count(self, stored: int) -> None:
         self.objects += 1
         self.stored_bytes += stored
+
+
+def _is_held(found: Stored) -> bool:
+    """Whether an object is small enough to be read at once."""
+    return found.size < STREAM_MIN_BYTES and found.stored < STREAM_MIN_BYTES
 
 
 def _opened(reader: PackReader, _place: Place) -> PackReader:

@@ -148,13 +148,18 @@ class PackWriter:
             self._flush()
 
     def append_record_pieces(self, object_id: bytes, stored: int, pieces: Iterable[bytes]) -> None:
-        """As `append_record`, of a record too large to hold."""
+        """As `append_record`, of a record too large to hold; when its pieces end with an exception, nothing stays."""
         self._flush()
-        os.lseek(self._fd, self.size_bytes, os.SEEK_SET)
+        end = os.lseek(self._fd, self.size_bytes, os.SEEK_SET)
+        try:
+            for piece in pieces:
+                write_all(self._fd, piece)
+                end += len(piece)
+        except BaseException:
+            os.ftruncate(self._fd, self.size_bytes)
+            raise
         self._places[object_id] = (self.size_bytes, stored)
-        for piece in pieces:
-            write_all(self._fd, piece)
-            self.size_bytes += len(piece)
+        self.size_bytes = end
 
     def sync(self) -> None:
         self._flush()

@@ -10,8 +10,10 @@ from dataclasses import dataclass, field
 
 from koguma.images.commits import decode_commit
 from koguma.images.errors import CorruptError, ObjectMissingError
-from koguma.images.objects import COMMIT, TREE, ObjectStore
-from koguma.images.trees import DIRECTORY, FILE, decode, read_root
+from koguma.images.objects import BLOB, COMMIT, STREAM_MIN_BYTES, ObjectStore
+from koguma.images.trees import DIRECTORY, FILE, TREE_MAGIC, decode, read_root
+
+_COMMIT_START = b'{"author"'
 
 Missing = Callable[[bytes, Exception], None]
 """Told an object that is needed and cannot be read, and why."""
@@ -59,20 +61,39 @@ def mark(
             waiting += [bytes.fromhex(parent) for parent in commit.parents]
 
 
-def mark_any(store: ObjectStore, object_id: bytes, reached: Reached, shallow: frozenset[bytes]) -> None:
-    """Add an object of whatever kind and all it reaches, as far as it is there; an id of nothing adds nothing."""
+def mark_any(
+    store: ObjectStore,
+    object_id: bytes,
+    reached: Reached,
+    shallow: frozenset[bytes],
+    *,
+    missing: Missing,
+    looked_into_bytes: int = STREAM_MIN_BYTES,
+) -> None:
+    """Add an object of whatever kind and all it reaches; an id of nothing adds nothing.
+
+    A commit or tree may be stored as a file: the first to store an object says its kind. So contents of at most
+    `looked_into_bytes` are looked into, whatever they were stored as. `missing` is told of one that cannot be read.
+    """
     if object_id in reached.walked:
         return
     try:
         found = store.describe(object_id)
     except ObjectMissingError:
         return
-    if found.kind == COMMIT:
-        mark(store, [object_id], reached, shallow=shallow, missing=ignore)
-    elif found.kind == TREE:
-        mark_tree(store, object_id, reached, ignore)  # a root object is a tree of one directory
-    else:
-        reached.ids.add(object_id)
+    reached.ids.add(object_id)
+    if found.kind == BLOB and found.size > looked_into_bytes:
+        return
+    try:
+        content = store.read(object_id)
+    except (CorruptError, ObjectMissingError) as error:
+        if found.kind != BLOB:
+            missing(object_id, error)
+        return
+    if content.startswith(TREE_MAGIC):
+        mark_tree(store, object_id, reached, missing)  # a root object is a tree of one directory
+    elif found.kind == COMMIT or content.startswith(_COMMIT_START):
+        mark(store, [object_id], reached, shallow=shallow, missing=missing)
 
 
 def ignore(_object_id: bytes, _error: Exception) -> None:

@@ -14,12 +14,15 @@ from koguma.images.condemned import Stage, read_condemned, write_condemned
 from koguma.images.errors import CorruptError, ImageError, ObjectMissingError, RefError
 from koguma.images.fsck import fsck
 from koguma.images.gc import collect
-from koguma.images.objects import BLOB, TREE, ObjectStore
+from koguma.images.objects import BLOB, TREE, ObjectStore, prepare
+from koguma.images.packfiles import remove_packs
+from koguma.images.packs import PackReader
+from koguma.images.pins import pin
 from koguma.images.refs import RefKind
 from koguma.images.repack import copy_objects, repacking
 from koguma.images.repository import Repository
 from koguma.images.trees import FILE, Entry, encode, lookup
-from tests.unit.images.making import make_repository, make_tree
+from tests.unit.images.making import let_age, make_repository, make_tree
 
 
 def _commit(repository: Repository, tmp_path: Path, files: dict[str, str | bytes], branch: str = "main") -> str:
@@ -112,6 +115,91 @@ def test_the_last_line_of_a_log_keeps_its_commit_however_old_for_its_ref_may_be_
 
     assert repository.objects.contains(bytes.fromhex(first)), "fsck says how to bring the branch back"
     assert not repository.objects.readable(bytes.fromhex(second))
+
+
+def _flip(pack: PackReader, object_id: bytes) -> None:
+    place = pack.find(object_id)
+    assert place
+    data = bytearray(pack.path.read_bytes())
+    data[place[0] + 60] ^= 1
+    pack.path.write_bytes(data)
+
+
+@pytest.mark.parametrize("pinned", [True, False], ids=["pinned", "young"])
+def test_a_commit_whose_bytes_were_a_file_before_is_kept_with_all_it_reaches(
+    repository: Repository, tmp_path: Path, pinned: bool
+) -> None:
+    elsewhere = make_repository(tmp_path / "elsewhere")
+    commit = elsewhere.commit(_commit(elsewhere, tmp_path, {"d/a": "1" * 100}))
+    _commit(repository, tmp_path, {"its bytes": elsewhere.objects.read(bytes.fromhex(commit.id))})
+    new = repository.objects.packs()
+    with repository.objects.writing() as writer:
+        for pack in elsewhere.objects.packs():
+            for item in pack.ids():
+                if writer.claim(item):
+                    found = elsewhere.objects.describe(item)
+                    writer.append([prepare(found.kind, elsewhere.objects.read(item))])
+    for pack in repository.objects.packs():
+        if pinned or pack not in new:
+            os.utime(pack.path, (1, 1))
+    if pinned:
+        pin(repository.path, commit.id, "it")
+
+    collect(repository, grace_s=5000)
+
+    repository.refs.update(RefKind.BRANCH, "theirs", commit.id, old=None, author="me", reason="test")
+    assert _sound(repository)
+
+
+def test_a_stat_cache_does_not_vouch_for_a_tree_that_stays_only_as_a_file(
+    repository: Repository, tmp_path: Path
+) -> None:
+    tree = make_tree(tmp_path / "tree", {"a": "1" * 100})
+    let_age()
+    commit = repository.commit_tree(tree, "other", "a tree without directories").commit
+    _commit(repository, tmp_path, {"copy": repository.objects.read(repository.root(commit).digest)})
+    repository.remove("other")
+
+    collect(repository, grace_s=0)
+    repository.commit_tree(tree, "other", "again")
+
+    assert _sound(repository)
+
+
+def test_gc_goes_by_the_sound_copy_of_what_is_damaged_in_another_pack(repository: Repository, tmp_path: Path) -> None:
+    commit = repository.commit(_commit(repository, tmp_path, {"d/a": os.urandom(5000)}))
+    (pack,) = repository.objects.packs()
+    copied = [bytes.fromhex(commit.id), bytes.fromhex(commit.tree), repository.root(commit).digest]
+    with repository.objects.writing() as writer:
+        writer.append([prepare(TREE, repository.objects.read(item)) for item in copied])
+    repository.refs.delete(RefKind.BRANCH, "main", old=commit.id)
+    pin(repository.path, commit.id, "kept")
+    for item in copied:
+        _flip(pack, item)
+
+    with Repository.open(repository.path) as damaged:
+        collect(damaged, grace_s=0)
+        damaged.refs.update(RefKind.BRANCH, "main", commit.id, old=None, author="me", reason="test")
+        damaged.checkout("main", tmp_path / "out")
+        assert not any(item.lost for item in fsck(damaged).damage)
+        made = copy_objects(damaged.objects, [item for item in damaged.objects.packs() if item.name == pack.name])
+        remove_packs(damaged.objects.directory, {pack.name} - {*made})
+    assert _sound(repository), "a copy of the damaged pack has the sound records"
+
+
+def test_gc_stops_when_a_tree_that_only_a_log_keeps_is_damaged(repository: Repository, tmp_path: Path) -> None:
+    commit = repository.commit(_commit(repository, tmp_path, {"d/a": "1" * 100}))
+    folder, file = (lookup(repository.objects.read, repository.root(commit), path) for path in (b"d", b"d/a"))
+    assert folder
+    assert file
+    repository.refs.delete(RefKind.BRANCH, "main", old=commit.id)
+    pin(repository.path, commit.id, "kept")
+    (pack,) = repository.objects.packs()
+    _flip(pack, folder.digest)
+
+    with Repository.open(repository.path) as damaged, pytest.raises(CorruptError, match=folder.digest.hex()):
+        collect(damaged, grace_s=0)
+    assert Repository.open(repository.path).objects.contains(file.digest), "whoever mends the tree finds it"
 
 
 def test_merged_packs_are_as_old_as_their_youngest_part(repository: Repository) -> None:
