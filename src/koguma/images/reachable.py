@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from koguma.images.commits import decode_commit
 from koguma.images.errors import CorruptError, ObjectMissingError
-from koguma.images.objects import BLOB, COMMIT, STREAM_MIN_BYTES, ObjectStore
+from koguma.images.objects import BLOB, COMMIT, STREAM_MIN_BYTES, TREE, ObjectStore
 from koguma.images.trees import DIRECTORY, FILE, TREE_MAGIC, decode, read_root
 
 _COMMIT_START = b'{"author"'
@@ -94,6 +94,35 @@ def mark_any(
         mark_tree(store, object_id, reached, missing)  # a root object is a tree of one directory
     elif found.kind == COMMIT or content.startswith(_COMMIT_START):
         mark(store, [object_id], reached, shallow=shallow, missing=missing)
+
+
+def not_whole(store: ObjectStore, ids: Iterable[bytes], shallow: frozenset[bytes]) -> set[bytes]:
+    """Of these objects the trees and commits that refer to something that is not stored, or to one of their like."""
+    referred = {item: below for item in ids if (below := _referred(store, item, shallow))}
+    found: set[bytes] = set()
+    while more := {
+        item
+        for item, below in referred.items()
+        if item not in found and any(each in found or not store.contains(each) for each in below)
+    }:
+        found |= more
+    return found
+
+
+def _referred(store: ObjectStore, object_id: bytes, shallow: frozenset[bytes]) -> list[bytes]:
+    """What an object that was stored as a tree or a commit refers to; nothing when it cannot be read."""
+    try:
+        kind = store.describe(object_id).kind
+        if kind == TREE:
+            entries = decode(store.read(object_id))
+            return [item.digest for item in entries if item.kind == DIRECTORY or (item.kind == FILE and item.size)]
+        if kind == COMMIT:
+            commit = decode_commit(store.read(object_id), object_id.hex())
+            parents = commit.parents if object_id not in shallow else ()
+            return [bytes.fromhex(item) for item in (commit.tree, *parents)]
+    except (CorruptError, ObjectMissingError):
+        pass
+    return []
 
 
 def ignore(_object_id: bytes, _error: Exception) -> None:

@@ -1,17 +1,20 @@
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
 import pytest
 
+from koguma.images import gc
 from koguma.images.fsck import fsck
+from koguma.images.objects import BLOB, TREE
 from koguma.images.packs import PackReader
 from koguma.images.repair import repair
 from koguma.images.repository import Repository
 from koguma.images.sources import LocalSource, SourcedObject
-from koguma.images.trees import lookup
-from tests.unit.images.making import listing, make_bootable_tree, make_repository, make_tree
+from koguma.images.trees import DIRECTORY, FILE, Entry, encode, lookup
+from tests.unit.images.making import let_age, listing, make_bootable_tree, make_repository, make_tree
 
 
 @pytest.fixture
@@ -113,6 +116,43 @@ def test_an_index_is_made_again_from_its_pack(pair: tuple[Repository, Path], way
 
     assert (done.indexes, done.after.problems) == (1, ())
     assert index.read_bytes() == original
+
+
+def test_an_index_that_is_made_again_brings_no_garbage_back_whose_files_gc_removed(
+    pair: tuple[Repository, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository, _ = pair
+    monkeypatch.setattr(gc, "_MERGED_BYTES", 1000)
+    with repository.objects.writing() as writer:
+        file = writer.add(BLOB, b"gc removes it")
+    with repository.objects.writing() as writer:
+        kept = writer.add(BLOB, os.urandom(5000))
+        tree = writer.add(TREE, encode([Entry(b"a", FILE, 0o644, 0, 0, 13, file)]))
+        above = writer.add(TREE, encode([Entry(b"d", DIRECTORY, 0o755, 0, 0, digest=tree)]))
+        (repository.path / "keeps").write_text(kept.hex())
+    gc.collect(repository, grace_s=0)
+    (pack,) = [item for item in repository.objects.packs() if item.find(kept)]
+    pack.index_path.unlink()
+
+    with Repository.open(repository.path) as damaged:
+        assert repair(damaged).after.problems == ()
+        assert damaged.objects.contains(kept)
+        assert not any(map(damaged.objects.contains, (file, tree, above)))
+
+
+def test_a_commit_of_the_intact_directory_brings_back_what_a_repair_could_not(
+    pair: tuple[Repository, Path], tmp_path: Path
+) -> None:
+    repository, _ = pair
+    let_age()
+    repository.commit_tree(tmp_path / "tree", "main", "unchanged, and old enough for the stat cache")
+    _damage(repository, b"d/e/b")
+    with Repository.open(repository.path) as damaged:
+        assert repair(damaged).after.damage
+        damaged.commit_tree(tmp_path / "tree", "main", "again")
+
+    with Repository.open(repository.path) as again:
+        assert fsck(again).problems == ()
 
 
 def test_logs_and_head_are_mended_and_say_so(pair: tuple[Repository, Path]) -> None:
