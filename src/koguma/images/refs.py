@@ -11,7 +11,7 @@ import os
 import re
 import time
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from enum import Enum
 from pathlib import Path
@@ -29,6 +29,7 @@ NAME_MAX = 100
 _FILE_NAME_MAX = 255
 """Of file systems; a ref is a file whose name is the ref's, with `%2F` for a slash."""
 
+_DAMAGED = "lines of the log were damaged"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+/-]*")
 _CHECKSUM = re.compile(rb"[0-9a-f]{8}\Z")
 _LIKE_AN_ID = re.compile(r"[0-9a-f]{7,64}")
@@ -177,7 +178,7 @@ class Refs:
                 )
             if not self._is_there(new):
                 raise RefError(f"a {kind.word} must name a commit that is stored, got {new} ({kind.word} {name})")
-            self._log(kind, name, old, RefChange(old or NO_COMMIT, new, int(self._now()), author, reason))
+            self._log(kind, name, RefChange(old or NO_COMMIT, new, int(self._now()), author, reason))
             write_atomically(self._path(kind, name), new.encode() + b"\n")
         if self.changed:
             self.changed()
@@ -187,7 +188,7 @@ class Refs:
         with storage_errors(f"removing {kind.word} {name!r}"), self.lock():
             self._expect(kind, name, old)
             # Otherwise a log that a crash left alone would look like one whose ref was lost.
-            self._log(kind, name, old, RefChange(old, NO_COMMIT, int(self._now()), "-", "removed"))
+            self._log(kind, name, RefChange(old, NO_COMMIT, int(self._now()), "-", "removed"))
             self._path(kind, name).unlink()
             sync_directory(self._path(kind, name).parent)
             self._log_path(kind, name).unlink(missing_ok=True)
@@ -209,10 +210,9 @@ class Refs:
     def log(self, kind: RefKind, name: str) -> list[RefChange]:
         """The changes of a ref, newest first."""
         changes = self._read_log(kind, name)
-        current = self.get(kind, name) or NO_COMMIT
-        while changes and changes[-1].new != current:
-            changes.pop()  # written, but the change itself did not happen
-        return changes[::-1]
+        if not changes:
+            return []
+        return joined(changes, self.get(kind, name) or NO_COMMIT, changes[-1].time)[::-1]
 
     def logged_commits(self) -> Iterable[str]:
         """Every commit any log names: what `branch@{n}` may still lead to."""
@@ -230,14 +230,11 @@ class Refs:
             raise RefMovedError(f"there is no {kind.word} named {name!r}")
         raise RefMovedError(f"{kind.word} {name!r} must be at {old[:12]} for this change, it is at {current[:12]} now")
 
-    def _log(self, kind: RefKind, name: str, old: str | None, change: RefChange) -> None:
+    def _log(self, kind: RefKind, name: str, change: RefChange) -> None:
         path = self._log_path(kind, name)
         kept = self._read_log(kind, name)
-        complete = _ends_whole(path, kept) and (not kept or kept[-1].new == (old or NO_COMMIT))
-        if not complete:
-            while kept and kept[-1].new != (old or NO_COMMIT):
-                kept.pop()
-            write_atomically(path, b"".join(map(log_line, kept)))
+        if not _ends_whole(path, kept) or (kept and kept[-1].new != change.old):
+            write_atomically(path, b"".join(map(log_line, joined(kept, change.old, change.time))))
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
         try:
             write_all(descriptor, log_line(change))
@@ -257,6 +254,26 @@ class Refs:
 
     def _log_path(self, kind: RefKind, name: str) -> Path:
         return self._repository / "logs" / kind.value / quote(name, safe="")
+
+
+def joined(changes: Sequence[RefChange], current: str, time: int) -> list[RefChange]:
+    """The changes of a log that lead to `current`, each beginning where the one before it ended.
+
+    A last one that was written and did not happen is left out. Where changes are missing, one of its own says so, at
+    the end with this `time`: what is known of where the ref was is never thrown away.
+    """
+    if changes and changes[-1].new != current and changes[-1].old == current:
+        changes = changes[:-1]
+    found: list[RefChange] = []
+    at = NO_COMMIT
+    for change in changes:
+        if found and change.old != at:
+            found.append(RefChange(at, change.old, change.time, "-", _DAMAGED))
+        found.append(change)
+        at = change.new
+    if at != current:
+        found.append(RefChange(at, current, time, "-", _DAMAGED if current != NO_COMMIT else "the ref was lost"))
+    return found
 
 
 def log_line(change: RefChange) -> bytes:

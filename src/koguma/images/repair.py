@@ -19,6 +19,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from koguma.images.bootcheck import check_artifacts
+from koguma.images.commits import is_id
 from koguma.images.errors import ImageError
 from koguma.images.files import remove_tree, storage_errors, write_atomically
 from koguma.images.fsck import Report, find_damage, fsck, verify_packs
@@ -29,7 +30,7 @@ from koguma.images.packindex import Place
 from koguma.images.packs import PackReader
 from koguma.images.reachable import Reached, ignore, mark, not_whole
 from koguma.images.refcheck import read_refs
-from koguma.images.refs import NO_COMMIT, RefChange, RefKind, head_bytes, log_line, parse_log_line
+from koguma.images.refs import RefKind, head_bytes, joined, log_line, parse_log_line
 from koguma.images.repack import copy_objects, repacking
 from koguma.images.repository import Repository
 from koguma.images.roots import read_shallow
@@ -196,16 +197,11 @@ def _mend_logs(repository: Repository) -> None:
 
 def _mend_log(log: Path, ref: Path) -> None:
     data = log.read_bytes() if log.exists() else b""
-    current, before = ref.read_text(errors="replace").strip(), NO_COMMIT
-    kept: list[RefChange] = []
-    for change in filter(None, [parse_log_line(line) for line in data.split(b"\n")]):
-        if kept and change.old != before:
-            kept.append(RefChange(before, change.old, change.time, "-", "lines of the log were damaged"))
-        kept.append(change)
-        before = change.new
-    if current not in [change.new for change in kept[-2:]]:
-        kept.append(RefChange(before, current, int(ref.stat().st_mtime), "-", "lines of the log were damaged"))
-    mended = b"".join(map(log_line, kept))
+    current = ref.read_text(errors="replace").strip()
+    if not is_id(current):
+        return
+    changes = [change for line in data.split(b"\n") if (change := parse_log_line(line))]
+    mended = b"".join(map(log_line, joined(changes, current, int(ref.stat().st_mtime))))
     if mended != data:
         log.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(log, mended)

@@ -97,6 +97,42 @@ def test_a_log_is_lines_without_control_characters_whoever_pushes(refs: Refs) ->
     assert [(change.author, change.reason) for change in refs.log(RefKind.BRANCH, "main")] == [("me [2J  ", "a b c ")]
 
 
+def test_a_damaged_last_line_of_a_log_costs_that_line_alone(refs: Refs, tmp_path: Path) -> None:
+    values = [digit * 64 for digit in "abcde"]
+    for old, new in zip([None, *values], values, strict=False):
+        _set(refs, "compute", new, old=old)
+    log = tmp_path / "logs" / "heads" / "compute"
+    *lines, last = log.read_bytes().splitlines(keepends=True)
+    log.write_bytes(b"".join(lines) + last.replace(b"because", b"bec?use"))
+
+    expected = [*reversed(values)]
+    assert [item.new for item in refs.log(RefKind.BRANCH, "compute")] == expected
+    _set(refs, "compute", A, old=values[-1])
+    changes = refs.log(RefKind.BRANCH, "compute")
+    assert [item.new for item in changes] == [A, *expected]
+    assert [item.old for item in changes] == [*expected, NO_COMMIT]
+    assert changes[1].reason == "lines of the log were damaged"
+
+
+def test_a_branch_that_is_brought_back_goes_on_with_its_log(refs: Refs, tmp_path: Path) -> None:
+    _set(refs, "compute", A)
+    _set(refs, "compute", B, old=A)
+    (tmp_path / "refs" / "heads" / "compute").unlink()
+    _set(refs, "compute", B)
+
+    changes = refs.log(RefKind.BRANCH, "compute")
+    assert [item.new for item in changes] == [B, NO_COMMIT, B, A]
+    assert changes[1].reason == "the ref was lost"
+
+
+def test_a_creation_that_did_not_happen_is_forgotten(refs: Refs, tmp_path: Path) -> None:
+    _set(refs, "compute", A)
+    (tmp_path / "refs" / "heads" / "compute").unlink()
+    _set(refs, "compute", B)
+
+    assert [item.new for item in refs.log(RefKind.BRANCH, "compute")] == [B]
+
+
 def test_a_removed_branch_can_be_made_again(refs: Refs) -> None:
     _set(refs, "compute", A)
     with pytest.raises(RefMovedError):
