@@ -126,9 +126,10 @@ def locked(path: Path, *, shared: bool = False, timeout_s: float = 600, what: st
     """Hold an advisory lock on `path`; the kernel drops it when the process dies, however it dies.
 
     The block is given the descriptor: a process that inherits it holds the lock, too, until it ends. Raises ImageError
-    when somebody else holds it for longer than `timeout_s`.
+    when somebody else holds it for longer than `timeout_s`, StorageError when it cannot be locked.
     """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    with storage_errors(f"locking {what or 'a file'}"):
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         _wait_for_lock(descriptor, path, fcntl.LOCK_SH if shared else fcntl.LOCK_EX, timeout_s, what)
         yield descriptor

@@ -83,6 +83,13 @@ def check_ref_name(name: str) -> str:
     return name
 
 
+def is_ref_name(name: str) -> bool:
+    try:
+        return bool(check_ref_name(name))
+    except RefError:
+        return False
+
+
 Permit = Callable[[RefKind, str, str], None]
 
 
@@ -120,9 +127,11 @@ class Refs:
         if not _NAME.fullmatch(name) or len(quote(name, safe="")) > _FILE_NAME_MAX:
             return None
         try:
-            text = self._path(kind, name).read_text(encoding="ascii").strip()
+            text = self._path(kind, name).read_text(encoding="ascii", errors="replace").strip()
         except FileNotFoundError:
             return None
+        except OSError as error:
+            raise RefError(f"a ref must be a file that can be read: {error.strerror} ({kind.word} {name})") from None
         if not is_id(text):
             raise RefError(f"a ref must hold a commit id of 64 hex digits, got {text[:80]!r} ({kind.word} {name})")
         return text
@@ -196,16 +205,18 @@ class Refs:
             self.changed()
 
     def head(self) -> str:
-        """The branch that commands mean when none is named: the one last worked on."""
+        """The branch that commands mean when none is named: the one last worked on; of a damaged HEAD none."""
         try:
-            text = (self._repository / "HEAD").read_text(encoding="utf-8").strip()
+            text = (self._repository / "HEAD").read_text(encoding="utf-8", errors="replace").strip()
         except FileNotFoundError:
             return DEFAULT_BRANCH
         return text.partition("\n")[0].removeprefix("branch ")
 
     def set_head(self, branch: str) -> None:
-        if self.head() != check_ref_name(branch) or not (self._repository / "HEAD").exists():
-            write_atomically(self._repository / "HEAD", head_bytes(branch))
+        path, data = self._repository / "HEAD", head_bytes(check_ref_name(branch))
+        with storage_errors("choosing a branch"):
+            if not path.exists() or path.read_bytes() != data:
+                write_atomically(path, data)
 
     def log(self, kind: RefKind, name: str) -> list[RefChange]:
         """The changes of a ref, newest first."""

@@ -30,7 +30,7 @@ from koguma.images.packindex import Place
 from koguma.images.packs import PackReader
 from koguma.images.reachable import Reached, ignore, mark, not_whole
 from koguma.images.refcheck import read_refs
-from koguma.images.refs import RefKind, head_bytes, joined, log_line, parse_log_line
+from koguma.images.refs import DEFAULT_BRANCH, RefKind, head_bytes, is_ref_name, joined, log_line, parse_log_line
 from koguma.images.repack import copy_objects, repacking
 from koguma.images.repository import Repository
 from koguma.images.roots import read_shallow
@@ -208,11 +208,15 @@ def _mend_log(log: Path, ref: Path) -> None:
 
 
 def _mend_head(repository: Repository) -> None:
-    """Write HEAD again; when it names no branch, the default or else the first branch takes its place."""
+    """Write HEAD again; when it names no branch, the default or else the first branch takes its place.
+
+    Where there is no branch yet, what it names may be one to come, if it can be one.
+    """
     named = repository.refs.head()
-    branches = [ref.name for ref in repository.refs.all() if ref.kind is RefKind.BRANCH]
-    if branches and named not in branches:
-        named = "main" if "main" in branches else branches[0]
+    word = f"{RefKind.BRANCH.word} "
+    branches = [ref.place.removeprefix(word) for ref in read_refs(repository)[0] if ref.place.startswith(word)]
+    if named not in branches and (branches or not is_ref_name(named)):
+        named = DEFAULT_BRANCH if DEFAULT_BRANCH in branches or not branches else branches[0]
     path = repository.path / "HEAD"
     if not path.exists() or path.read_bytes() != head_bytes(named):
         write_atomically(path, head_bytes(named))

@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 from koguma.images.checkout import apply_attributes
-from koguma.images.errors import EditError, ImageError
+from koguma.images.errors import EditError, ImageError, StorageError
 from koguma.images.files import locked, remove_tree, write_atomically
 from koguma.images.merging.conflicts import Conflict
 from koguma.images.refs import RefKind
@@ -87,7 +87,7 @@ def alone(repository: Repository, branch: str) -> Iterator[None]:
             finally:
                 del _held[lock]
     except ImageError as error:
-        if str(lock) in str(error):
+        if str(lock) in str(error) and not isinstance(error, StorageError):
             raise EditError(f"an edit of branch {branch!r} is open in another process; leave it first") from None
         raise
 

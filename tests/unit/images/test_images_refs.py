@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from koguma.images.errors import RefError, RefMovedError
-from koguma.images.refs import NO_COMMIT, RefKind, Refs, check_ref_name
+from koguma.images.errors import RefError, RefMovedError, StorageError
+from koguma.images.refs import NO_COMMIT, RefKind, Refs, check_ref_name, head_bytes
 
 A, B, C = "a" * 64, "b" * 64, "c" * 64
 
@@ -142,6 +142,34 @@ def test_a_removed_branch_can_be_made_again(refs: Refs) -> None:
     assert refs.find("compute") is None
     _set(refs, "compute", B)
     assert [item.new for item in refs.log(RefKind.BRANCH, "compute")] == [B]
+
+
+def test_what_is_no_ref_is_refused_and_not_a_traceback(refs: Refs, tmp_path: Path) -> None:
+    (tmp_path / "refs/heads/odd").write_bytes(b"\xe9" * 64 + b"\n")
+    (tmp_path / "refs/heads/folder").mkdir()
+
+    with pytest.raises(RefError, match=r"must hold a commit id .* \(branch odd\)"):
+        refs.get(RefKind.BRANCH, "odd")
+    with pytest.raises(RefError, match=r"must be a file that can be read: Is a directory \(branch folder\)"):
+        refs.get(RefKind.BRANCH, "folder")
+    with pytest.raises(RefError):
+        refs.all()
+
+
+@pytest.mark.parametrize("damaged", [b"branch ma\xe9n\n00000000\n", b"branch main\n00000000\n"])
+def test_a_damaged_head_names_no_branch_and_is_replaced(refs: Refs, tmp_path: Path, damaged: bytes) -> None:
+    (tmp_path / "HEAD").write_bytes(damaged)
+
+    assert refs.find(refs.head()) is None
+    refs.set_head("main")
+    assert (tmp_path / "HEAD").read_bytes() == head_bytes("main")
+
+
+def test_what_cannot_be_locked_is_said_in_a_sentence(refs: Refs, tmp_path: Path) -> None:
+    (tmp_path / "locks").rmdir()
+
+    with pytest.raises(StorageError, match=r"locking the refs needs files .*locks/refs"):
+        _set(refs, "compute", A)
 
 
 def test_a_damaged_ref_is_reported_and_not_taken_for_absent(refs: Refs, tmp_path: Path) -> None:

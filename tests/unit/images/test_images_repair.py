@@ -169,6 +169,19 @@ def test_logs_and_head_are_mended_and_say_so(pair: tuple[Repository, Path]) -> N
         assert damaged.reflog("main")[0].new == damaged.resolve("main").id
 
 
+@pytest.mark.parametrize("head", [b"branch ma\xe9n\n00000000\n", b"\xff"])
+def test_a_head_that_is_no_text_is_mended_beside_a_damaged_ref(pair: tuple[Repository, Path], head: bytes) -> None:
+    repository, _ = pair
+    (repository.path / "HEAD").write_bytes(head)
+    (repository.path / "refs/heads/odd").write_bytes(b"\xe9" * 64 + b"\n")
+
+    after = repair(repository).after
+
+    assert repository.refs.head() == "main"
+    assert len(after.problems) == 1
+    assert "branch odd" in after.problems[0]
+
+
 def test_a_damaged_boot_artifact_names_its_labels_and_is_made_again(tmp_path: Path) -> None:
     repository = make_repository(tmp_path / "repository")
     commit = repository.commit_tree(make_bootable_tree(tmp_path / "tree"), "main", "bootable").commit
