@@ -21,7 +21,7 @@ from koguma.images.errors import CorruptError, ObjectMissingError, RevisionError
 from koguma.images.files import storage_errors, write_all
 from koguma.images.packfiles import INDEX_SUFFIX, remove_leftovers, visible_packs
 from koguma.images.packindex import Place
-from koguma.images.packs import ZSTD, PackReader, PackWriter, Stored
+from koguma.images.packs import ZSTD, OpenPack, PackReader, PackWriter, Stored
 from koguma.images.writerlock import writing
 
 T = TypeVar("T")
@@ -124,7 +124,8 @@ class ObjectStore:
         if _is_held(self.describe(object_id)):
             yield self.read(object_id)
         else:
-            yield from self.chunks_in(self._reading(object_id, _opened), object_id)
+            reader, _held = self._reading(object_id, _opened)
+            yield from self.chunks_in(reader, object_id)
 
     def chunks_in(self, reader: PackReader, object_id: bytes) -> Iterator[bytes]:
         """As `chunks`, of the copy in one certain pack."""
@@ -392,10 +393,9 @@ def _is_held(found: Stored) -> bool:
     return found.size < STREAM_MIN_BYTES and found.stored < STREAM_MIN_BYTES
 
 
-def _opened(reader: PackReader, _place: Place) -> PackReader:
-    """The reader with its pack open, so that it can be read to the end whatever gc removes meanwhile."""
-    reader.read_at(0, 1)
-    return reader
+def _opened(reader: PackReader, _place: Place) -> tuple[PackReader, OpenPack]:
+    """The reader and its open pack, which can be read to the end whatever gc removes meanwhile."""
+    return reader, reader.opened()
 
 
 def _write(descriptor: int, data: bytes) -> None:
