@@ -113,8 +113,8 @@ def _check_log(log: Path, current: str, place: str) -> Iterator[str]:
 
 
 def _check_lost_refs(path: Path) -> Iterator[str]:
-    """A log that ends with a ref's move while the ref is gone: a removal is logged, too, and a creation that is logged
-    may not have happened."""
+    """A log that ends with a ref's move while the ref is gone: a removal is logged, too, and a creation or a renaming
+    that is logged may not have happened."""
     for kind in RefKind:
         folder = path / "logs" / kind.value
         for log in sorted(folder.iterdir()) if folder.is_dir() else ():
@@ -122,7 +122,7 @@ def _check_lost_refs(path: Path) -> Iterator[str]:
                 continue
             changes = [parse_log_line(line) for line in log.read_bytes().split(b"\n")[:-1]]
             last = changes[-1] if changes else None
-            if last and NO_COMMIT not in (last.old, last.new):
+            if last and NO_COMMIT not in (last.old, last.new) and last.old != last.new:
                 name = unquote(log.name)
                 yield (
                     f"{kind.word} {name} is gone and its log is not, it was at {last.new}; bring it back with:"

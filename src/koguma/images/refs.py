@@ -192,17 +192,53 @@ class Refs:
         if self.changed:
             self.changed()
 
+    def require_free(self, name: str) -> None:
+        """Raises RefError when a branch may not have this name: it is refused, or a branch or tag has it."""
+        check_ref_name(name)
+        for kind in (RefKind.BRANCH, RefKind.TAG):
+            if commit := self.get(kind, name):
+                raise RefError(f"a {kind.word} named {name!r} exists already ({commit})")
+
+    def rename(self, old: str, new: str, *, author: str) -> Ref:
+        """Give a branch another name, and HEAD, when it names it, with it.
+
+        First all of the new name is there, then HEAD moves, then the old name goes: after a crash at least one of them
+        leads to the commit, and HEAD to one that does. Raises RefError, and what the repository's policy forbids.
+        """
+        kind = RefKind.BRANCH
+        commit = self.get(kind, old)
+        if commit is None:
+            raise RefError(f"there is no branch named {old!r}; koguma image branch lists them")
+        if self._permit:
+            self._permit(kind, new, commit)
+        with storage_errors(f"renaming branch {old!r}"), self.lock():
+            self._expect(kind, old, commit)
+            self.require_free(new)
+            renamed = RefChange(commit, commit, int(self._now()), author, f"renamed from {old}")
+            log = [*joined(self._read_log(kind, old), commit, renamed.time), renamed]
+            write_atomically(self._log_path(kind, new), b"".join(map(log_line, log)))
+            write_atomically(self._path(kind, new), commit.encode() + b"\n")
+            if self.head() == old:
+                self.set_head(new)
+            self._remove(kind, old, commit, f"renamed to {new}")
+        if self.changed:
+            self.changed()
+        return Ref(new, kind, commit)
+
     def delete(self, kind: RefKind, name: str, *, old: str) -> None:
         """Remove a ref that is `old` now, and its log."""
         with storage_errors(f"removing {kind.word} {name!r}"), self.lock():
             self._expect(kind, name, old)
-            # Otherwise a log that a crash left alone would look like one whose ref was lost.
-            self._log(kind, name, RefChange(old, NO_COMMIT, int(self._now()), "-", "removed"))
-            self._path(kind, name).unlink()
-            sync_directory(self._path(kind, name).parent)
-            self._log_path(kind, name).unlink(missing_ok=True)
+            self._remove(kind, name, old, "removed")
         if self.changed:
             self.changed()
+
+    def _remove(self, kind: RefKind, name: str, old: str, reason: str) -> None:
+        # Otherwise a log that a crash left alone would look like one whose ref was lost.
+        self._log(kind, name, RefChange(old, NO_COMMIT, int(self._now()), "-", reason))
+        self._path(kind, name).unlink()
+        sync_directory(self._path(kind, name).parent)
+        self._log_path(kind, name).unlink(missing_ok=True)
 
     def head(self) -> str:
         """The branch that commands mean when none is named: the one last worked on; of a damaged HEAD none."""

@@ -102,6 +102,19 @@ def _lock_of(repository: Repository, branch: str) -> Path:
     return repository.path / "locks" / f"edit-{quote(branch, safe='')}"
 
 
+@contextmanager
+def require_none_pending(repository: Repository, branch: str) -> Iterator[None]:
+    """Keep edits of a branch from beginning. Raises EditError when one is pending."""
+    with alone(repository, branch):
+        session = read_session(repository, branch)
+        if session is not None and not is_over(repository, branch, session):
+            raise EditError(
+                f"a branch must have no pending edit to be renamed, {branch!r} has one; commit it, or discard it with:"
+                f" koguma image edit {branch} --discard"
+            )
+        yield
+
+
 def head_of(repository: Repository, branch: str) -> str:
     """The commit a branch is at. Raises EditError when there is no such branch."""
     head = repository.refs.get(RefKind.BRANCH, branch)

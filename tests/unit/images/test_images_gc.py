@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -44,6 +44,7 @@ def test_what_no_ref_reaches_is_removed_and_what_a_ref_reaches_stays(repository:
     _commit(repository, tmp_path, {"a": "1" * 100, "d/b": "2" * 100})
     lost = _commit(repository, tmp_path, {"a": "1" * 100, "e/c": os.urandom(5000)}, "other")
     kept = repository.resolve("main")
+    repository.refs.set_head("main")
     repository.remove("other")
 
     done = collect(repository, grace_s=0)
@@ -158,6 +159,7 @@ def test_a_stat_cache_does_not_vouch_for_a_tree_that_stays_only_as_a_file(
     let_age()
     commit = repository.commit_tree(tree, "other", "a tree without directories").commit
     _commit(repository, tmp_path, {"copy": repository.objects.read(repository.root(commit).digest)})
+    repository.refs.set_head("main")
     repository.remove("other")
 
     collect(repository, grace_s=0)
@@ -222,6 +224,7 @@ def test_logs_pending_edits_and_state_of_other_operations_keep_commits(repositor
     edited = _commit(repository, tmp_path, {"a": "3"}, "edited")
     bisected = _commit(repository, tmp_path, {"a": "4"}, "bisected")
     fetched = _commit(repository, tmp_path, {"a": "5"}, "fetched")
+    repository.refs.set_head("main")
     for branch in ("edited", "bisected", "fetched"):
         repository.remove(branch)
     for place, text in {
@@ -374,20 +377,26 @@ def test_the_last_look_at_the_refs_reads_no_object_again(
 ) -> None:
     _commit(repository, tmp_path, {f"f{number}": os.urandom(50) for number in range(20)})
     _garbage(repository)
-    locked: list[str] = []
-    look = ObjectStore.describe, ObjectStore.read
+    looked_at: list[bytes] = []
+
+    def noting(look: Callable[[ObjectStore, bytes], object]) -> Callable[[ObjectStore, bytes], object]:
+        def noted(store: ObjectStore, object_id: bytes) -> object:
+            looked_at.append(object_id)
+            return look(store, object_id)
+
+        return noted
 
     @contextmanager
     def lock() -> Iterator[None]:
         with monkeypatch.context() as patch:
-            patch.setattr(ObjectStore, "describe", lambda store, item: locked.append("d") or look[0](store, item))
-            patch.setattr(ObjectStore, "read", lambda store, item: locked.append("r") or look[1](store, item))
+            for name in ("describe", "read"):
+                patch.setattr(ObjectStore, name, noting(getattr(ObjectStore, name)))
             yield
 
     monkeypatch.setattr(repository.refs, "lock", lock)
 
     assert collect(repository, grace_s=0).objects == 1
-    assert locked == [], "writers wait for the lock"
+    assert looked_at == [], "writers wait for the lock"
 
 
 def test_a_removal_that_was_cut_short_is_finished_by_the_next_run(repository: Repository, tmp_path: Path) -> None:
@@ -438,6 +447,7 @@ def test_only_one_gc_runs_at_a_time(repository: Repository) -> None:
 def test_a_ref_cannot_name_a_commit_that_gc_removed(repository: Repository, tmp_path: Path) -> None:
     _commit(repository, tmp_path, {"a": "1"})
     lost = _commit(repository, tmp_path, {"a": "2"}, "other")
+    repository.refs.set_head("main")
     repository.remove("other")
     with Repository.open(repository.path) as slow:
         commit = slow.resolve(lost)
@@ -527,6 +537,7 @@ def test_a_stat_cache_that_vouches_for_trees_that_are_gone_goes_too(repository: 
     kept, lost = make_tree(tmp_path / "kept", {"a": "1"}), make_tree(tmp_path / "lost", {"d/a": "2"})
     repository.commit_tree(kept, "main", "kept")
     repository.commit_tree(lost, "other", "lost")
+    repository.refs.set_head("main")
     repository.remove("other")
     assert len(list((repository.path / "cache/stat").iterdir())) == 2
 

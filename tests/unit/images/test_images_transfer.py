@@ -238,7 +238,7 @@ def test_gc_after_a_shallow_pull_takes_nothing_that_is_needed(
     from koguma.images.gc import collect
 
     copy, _ = clone(site.url, tmp_path / "copy", depth=1)
-    copy.remove("main")  # the remote's branch keeps the commit
+    copy.refs.delete(RefKind.BRANCH, "main", old=copy.resolve("main").id)  # the remote's branch keeps the commit
     collect(copy, grace_s=0, reflog_keep_s=0)
     copy.checkout("origin/main", tmp_path / "out")
     assert listing(tmp_path / "out") == listing(tree)
@@ -436,6 +436,7 @@ def test_what_gc_took_during_a_fetch_is_brought_after_all(
 ) -> None:
     copy = make_repository(tmp_path / "copy")
     copy.commit_tree(tree, "scratch", "the same files")
+    copy.refs.set_head("main")
     copy.remove("scratch")
     add_remote(copy.path, "site", site.url)
     from koguma.images.transfer import downloading
