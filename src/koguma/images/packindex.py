@@ -6,6 +6,7 @@ Owns the index alone; `packs` owns the records it points at, `packfiles` the nam
 from __future__ import annotations
 
 import mmap
+import os
 import struct
 from collections.abc import Iterator
 from hashlib import sha256
@@ -146,10 +147,9 @@ class Index:
 
 def load_index(path: Path) -> Index:
     """Read or map an index. Raises CorruptError when it cannot be one; `Index.verify` checks the rest."""
-    with path.open("rb") as file:
-        data: bytes | mmap.mmap = file.read(_READ_MAX_BYTES)
-        if len(data) == _READ_MAX_BYTES:
-            data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    with path.open("rb", buffering=0) as file:
+        small = os.fstat(file.fileno()).st_size <= _READ_MAX_BYTES
+        data = file.read() if small else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     if len(data) < INDEX_HEADER.size:
         raise CorruptError(f"an index must have at least {INDEX_HEADER.size} bytes, got {len(data)} ({path})")
     magic, version, count = INDEX_HEADER.unpack_from(data)
