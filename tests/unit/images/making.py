@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import struct
 import tempfile
 import time
 from pathlib import Path
 
+import pytest
+
 from koguma.images.commits import Commit
+from koguma.images.merging.acls import ACCESS_ACL
 from koguma.images.objects import COMMIT
 from koguma.images.refs import RefKind
 from koguma.images.repository import Repository
@@ -64,6 +68,20 @@ def make_bootable_tree(path: Path, *, version: str = "6.1.0-9-amd64", package: s
 def let_age() -> None:
     """Wait until what was written is old enough for the stat cache to trust it."""
     time.sleep(RECENT_NS / 10**9 + 0.02)
+
+
+def make_acl(owner: int, mask: int, other: int) -> bytes:
+    """An access ACL that lets user 1000 and the group read; the permissions of the others are said."""
+    nobody = 2**32 - 1
+    entries = ((1, owner, nobody), (2, 4, 1000), (4, 4, nobody), (0x10, mask, nobody), (0x20, other, nobody))
+    return struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
+
+
+def set_acl(path: Path, acl: bytes) -> None:
+    try:
+        os.setxattr(path, ACCESS_ACL, acl)
+    except OSError:
+        pytest.skip("this file system has no ACLs")
 
 
 def listing(path: Path) -> dict[str, tuple[int, bytes]]:

@@ -9,11 +9,12 @@ import pytest
 
 from koguma.images.errors import EditError, MergeError
 from koguma.images.merge import FastForward, Result, merge
+from koguma.images.merging.acls import ACCESS_ACL
 from koguma.images.refs import RefKind
 from koguma.images.replay import cherry_pick, revert
 from koguma.images.repository import Repository
 from koguma.images.sessions import pending_edits
-from tests.unit.images.making import listing, make_tree
+from tests.unit.images.making import listing, make_acl, make_tree, set_acl
 
 LINES = "".join(f"{number}\n" for number in range(10))
 
@@ -40,11 +41,15 @@ class History:
                 make_tree(tree, {name: content})
         return self.repository.commit_tree(tree, branch, message, author=f"{branch}@test").commit.id
 
-    def files(self, revision: str) -> dict[str, str]:
+    def checkout(self, revision: str) -> Path:
         self._count += 1
         tree = self._folder / str(self._count)
         self.repository.checkout(revision, tree)
-        return {name: content.decode() for name, (mode, content) in listing(tree).items() if not mode & 0o40000}
+        return tree
+
+    def files(self, revision: str) -> dict[str, str]:
+        found = listing(self.checkout(revision))
+        return {name: content.decode() for name, (mode, content) in found.items() if not mode & 0o40000}
 
 
 @pytest.fixture
@@ -308,6 +313,65 @@ def test_the_links_of_alternatives_follow_from_the_choices_of_both_sides(
     assert not (tmp_path / "out" / "usr/share/man/nano.1").exists()
 
 
+AUTO, MANUAL = "auto\n/usr/bin/x\n\n", "manual\n/usr/bin/x\n\n"
+X1, X2, X3 = "/opt/x1\n10\n", "/opt/x2\n20\n", "/opt/x3\n30\n"
+
+
+def _x(history: History, branch: str, database: str, target: str) -> None:
+    """Commit a name of update-alternatives and what its link leads to."""
+    history.commit(branch, {"var/lib/dpkg/alternatives/x": database + "\n"}, start="main")
+    tree = history.checkout(branch)
+    _link(tree, "etc/alternatives/x", target)
+    _link(tree, "usr/bin/x", "/etc/alternatives/x")
+    history.repository.commit_tree(tree, branch, "m")
+
+
+@pytest.mark.parametrize(
+    ("base", "ours", "theirs", "chosen"),
+    [
+        ((AUTO + X1, "/opt/x1"), (AUTO + X1 + X2, "/opt/x2"), (MANUAL + X1, "/opt/x1"), "/opt/x1"),
+        ((AUTO + X1 + X2, "/opt/x2"), (AUTO + X1 + X2 + X3, "/opt/x3"), (MANUAL + X1 + X2, "/opt/x1"), "/opt/x1"),
+        ((MANUAL + X1 + X2, "/opt/x1"), (AUTO + X1 + X2, "/opt/x2"), (MANUAL + X1 + X2 + X3, "/opt/x1"), "/opt/x3"),
+    ],
+)
+def test_what_an_administrator_chose_among_alternatives_is_what_the_link_leads_to(
+    history: History, base: tuple[str, str], ours: tuple[str, str], theirs: tuple[str, str], chosen: str
+) -> None:
+    for branch, state in (("main", base), ("other", theirs), ("swapped", theirs), ("main", ours)):
+        _x(history, branch, *state)
+    history.repository.create_branch("ours", "main")
+
+    assert merge(history.repository, "other", "main").conflicts == ()
+    assert merge(history.repository, "ours", "swapped").conflicts == ()
+
+    for branch in ("main", "swapped"):
+        assert str((history.checkout(branch) / "etc/alternatives/x").readlink()) == chosen
+    assert history.repository.resolve("main").tree == history.repository.resolve("swapped").tree
+
+
+@pytest.mark.parametrize(
+    ("base", "ours", "theirs"),
+    [
+        ((AUTO + X1 + X2, "/opt/x2"), (AUTO + X2, "/opt/x2"), (MANUAL + X1 + X2, "/opt/x1")),
+        ((AUTO + X1 + X2, "/opt/x2"), (MANUAL + X1 + X2, "/opt/x2"), (MANUAL + X1 + X2 + X3, "/opt/x1")),
+        ((MANUAL + X1 + X2, "/opt/x1"), (AUTO + X1 + X2, "/opt/x2"), (MANUAL + X1 + X2 + X3, "/opt/x3")),
+    ],
+)
+def test_alternatives_that_the_sides_chose_differently_or_removed_are_a_conflict(
+    history: History,
+    monkeypatch: pytest.MonkeyPatch,
+    base: tuple[str, str],
+    ours: tuple[str, str],
+    theirs: tuple[str, str],
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    for branch, state in (("main", base), ("other", theirs), ("main", ours)):
+        _x(history, branch, *state)
+
+    with pytest.raises(EditError, match="first: /var/lib/dpkg/alternatives/x"):
+        merge(history.repository, "other", "main")
+
+
 def test_a_damaged_database_is_a_conflict_and_no_exception(history: History, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     status = "var/lib/dpkg/status"
@@ -317,6 +381,43 @@ def test_a_damaged_database_is_a_conflict_and_no_exception(history: History, mon
 
     with pytest.raises(EditError, match=r"1 conflicts.*var/lib/dpkg/status"):
         merge(history.repository, "other", "main")
+
+
+def test_an_acl_of_one_side_and_the_mode_of_the_other_are_both_there_after_a_checkout(history: History) -> None:
+    history.repository.create_branch("other", "main")
+    ours, theirs = history.checkout("main"), history.checkout("other")
+    (ours / "b").chmod(0o755)
+    set_acl(theirs / "b", make_acl(6, 4, 4))  # which is 0644, as before
+    history.repository.commit_tree(ours, "main", "m")
+    history.repository.commit_tree(theirs, "other", "m")
+
+    merge(history.repository, "other", "main")
+
+    merged = history.checkout("main") / "b"
+    assert merged.stat().st_mode & 0o777 == 0o755
+    assert os.getxattr(merged, ACCESS_ACL) == make_acl(7, 5, 5)
+
+
+def test_what_was_compiled_of_a_side_is_stale_beside_the_merged_source(history: History) -> None:
+    """Same size, and the later of the two times: the compiled file of that side would pass for the merged source's."""
+    lines = "A = 1\n\n\n\n\nB = 1\n"
+    for branch, source, mtime_s in (
+        ("main", lines, 1_700_000_000),
+        ("other", lines.replace("B = 1", "B = 9"), 1_700_001_000),
+        ("swapped", lines.replace("B = 1", "B = 9"), 1_700_001_000),
+        ("main", lines.replace("A = 1", "A = 2"), 1_700_002_000),
+    ):
+        history.commit(branch, {"m.py": source, "__pycache__/m.cpython-311.pyc": f"{mtime_s}"}, start="main")
+        tree = history.checkout(branch)
+        os.utime(tree / "m.py", (mtime_s, mtime_s))
+        history.repository.commit_tree(tree, branch, "m")
+    history.repository.create_branch("ours", "main")
+
+    merge(history.repository, "other", "main")
+    merge(history.repository, "ours", "swapped")
+
+    for branch in ("main", "swapped"):
+        assert (history.checkout(branch) / "m.py").stat().st_mtime_ns == 1_700_002_001 * 10**9
 
 
 def test_caches_and_logs_are_decided_by_rule_and_told(history: History) -> None:

@@ -176,6 +176,8 @@ def test_digests_of_one_file_that_differ_are_told_with_its_path() -> None:
 def test_a_log_keeps_what_both_sides_added() -> None:
     assert merge_log(b"0\n", b"0\n1\n", b"0\n2\n").data == b"0\n1\n2\n"
     assert merge_log(b"0\n", b"1\n", b"0\n2\n").data == b"1\n"
+    assert merge_log(b"0\n", b"0\nno end", b"0\n2\n").data == b"0\nno end\n2\n"
+    assert merge_log(b"0", b"0", b"0\n2\n").data == b"0\n2\n"
 
 
 ALTERNATIVES = b"auto\n/usr/bin/editor\neditor.1.gz\n/usr/share/man/man1/editor.1.gz\n\n"

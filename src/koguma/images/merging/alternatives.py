@@ -35,11 +35,31 @@ class Alternatives:
     choices: dict[bytes, Choice]
     """By path."""
 
-    def targets(self, name: bytes) -> dict[bytes, bytes | None]:
-        """Where each of its links in /etc/alternatives points in automatic mode; None: it is not there."""
-        best = max(self.choices, key=lambda path: self.choices[path].priority, default=None)
-        slaves = self.choices[best].slaves if best is not None else {}
-        return {name: best} | {slave: slaves.get(slave) for slave in self.slaves}
+    def targets(self, name: bytes, chosen: bytes | None = None) -> dict[bytes, bytes | None]:
+        """Where each of its links in /etc/alternatives points when `chosen` is (None: what automatic mode chooses).
+
+        None: the link is not there.
+        """
+        if chosen is None:
+            chosen = max(self.choices, key=lambda path: self.choices[path].priority, default=None)
+        slaves = self.choices[chosen].slaves if chosen is not None else {}
+        return {name: chosen} | {slave: slaves.get(slave) for slave in self.slaves}
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """What one of three trees says of a name: the file of update-alternatives, and where the name's link points."""
+
+    content: bytes
+    target: bytes | None
+
+    @property
+    def chosen(self) -> bytes | None:
+        """What an administrator chose; None: nothing, or the name is in automatic mode."""
+        return None if self.content.startswith(_AUTO + b"\n") else self.target
+
+    def has(self, path: bytes) -> bool:
+        return path in parse(self.content).choices
 
 
 def merge_alternatives(base: bytes | None, ours: bytes, theirs: bytes) -> Content:
@@ -48,7 +68,7 @@ def merge_alternatives(base: bytes | None, ours: bytes, theirs: bytes) -> Conten
 
     def decide(path: bytes, _before: Choice | None, left: Choice | None, right: Choice | None) -> Choice | None:
         told = ["removed it" if side is None else f"gave it priority {side.priority}" for side in (left, right)]
-        disagreements.append(Disagreement(Problem.RECORD, told[0], told[1], subject=path.decode(errors="replace")))
+        disagreements.append(Disagreement(Problem.RECORD, told[0], told[1], subject=_text(path)))
         return left or right
 
     before = parse(base) if base is not None else None
@@ -56,7 +76,7 @@ def merge_alternatives(base: bytes | None, ours: bytes, theirs: bytes) -> Conten
     for what in ("mode", "link"):
         values = (getattr(before, what, None), getattr(left, what), getattr(right, what))
         if differ(*values):
-            told = [f"set the {what} to {value.decode(errors='replace')}" for value in values[1:]]
+            told = [f"set the {what} to {_text(value)}" for value in values[1:]]
             disagreements.append(Disagreement(Problem.RECORD, told[0], told[1], subject=what))
     merged = Alternatives(
         pick(before.mode, left.mode, right.mode) if before else left.mode,
@@ -97,28 +117,53 @@ def write(alternatives: Alternatives) -> bytes:
     return b"\n".join([*lines, b"", b""])
 
 
-def settle_links(draft: Folder, name: bytes, content: bytes) -> set[bytes]:
+def link_of(name: bytes) -> bytes:
+    """The path of a name's link."""
+    return LINKS + b"/" + name
+
+
+def settle_choice(
+    base: Side | None, ours: Side, theirs: Side, merged: bytes
+) -> tuple[bytes | None, list[Disagreement]]:
+    """What the merged links lead to, None: what automatic mode chooses; and whether the sides disagree on that.
+
+    An administrator's choice goes with the word manual: it counts also where it left the link as it was.
+    """
+    choices = [None if side is None else side.chosen for side in (base, ours, theirs)]
+    found = parse(merged)
+    chosen = pick(*choices)
+    told: list[str] = []
+    if differ(*choices):
+        chosen = chosen or choices[2]
+        told = ["left it to the priorities" if choice is None else f"chose {_text(choice)}" for choice in choices[1:]]
+    elif chosen and chosen not in found.choices and any(side.has(chosen) for side in (ours, theirs)):
+        told = [f"{'chose' if side.chosen == chosen else 'removed'} {_text(chosen)}" for side in (ours, theirs)]
+    disagreements = [Disagreement(Problem.RECORD, told[0], told[1], subject="choice")] if told else []
+    return chosen if found.mode != _AUTO else None, disagreements
+
+
+def settle_links(draft: Folder, name: bytes, content: bytes, chosen: bytes | None) -> set[bytes]:
     """Let the links of one merged file follow it, as update-alternatives itself would; returns their paths.
 
-    Nothing in manual mode: there the administrator chose the link, and the links merge as any others.
+    Nothing when what is `chosen` by hand is unknown or none of the choices: the links merge as any others.
     """
     merged = parse(content)
-    if merged.mode != _AUTO:
+    if (chosen is None) != (merged.mode == _AUTO) or (chosen is not None and chosen not in merged.choices):
         return set()
     places = {name: merged.link} | merged.slaves
     settled = set()
-    for link, wanted in merged.targets(name).items():
+    for link, wanted in merged.targets(name, chosen).items():
         # A slave whose file is left out of the image (a man page) gets no link.
         target = wanted if link == name or (wanted and _locate(draft, wanted)) else None
-        settled.add(LINKS + b"/" + link)
-        _set_link(draft, LINKS + b"/" + link, target)
+        settled.add(link_of(link))
+        _set_link(draft, link_of(link), target)
         place = _locate_folder(draft, places[link])
         if place is None:
             continue
         folder, last = place
         there = folder.get(last)
-        if there is None or (there.kind == SYMLINK and there.target == b"/" + LINKS + b"/" + link):
-            _put_link(folder, last, b"/" + LINKS + b"/" + link if target else None)
+        if there is None or (there.kind == SYMLINK and there.target == b"/" + link_of(link)):
+            _put_link(folder, last, b"/" + link_of(link) if target else None)
     return settled
 
 
@@ -162,3 +207,7 @@ def _locate_folder(draft: Folder, path: bytes) -> tuple[Folder, bytes] | None:
         else:
             return None
     return (above[-1], parts[0]) if parts else None
+
+
+def _text(value: bytes) -> str:
+    return value.decode(errors="replace")

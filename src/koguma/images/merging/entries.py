@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from koguma.images.merging.acls import ACCESS_ACL, follow_mode
 from koguma.images.merging.conflicts import Disagreement, Problem
 from koguma.images.merging.keyed import differ, merge_tables, pick
 from koguma.images.trees import BLOCK, CHARACTER, FILE, SYMLINK, Entry
@@ -66,7 +67,13 @@ def _merge_attributes(base: Entry | None, ours: Entry, theirs: Entry) -> tuple[E
         mtime_ns=_time(base, ours, theirs),
         xattrs=_xattrs(base, ours, theirs, disagreements),
     )
+    if all(_mode_and_acl(merged) != _mode_and_acl(side) for side in (ours, theirs)):
+        merged = follow_mode(merged)  # one side's mode, the other's ACL: a checkout sets the ACL last
     return merged, disagreements
+
+
+def _mode_and_acl(entry: Entry) -> tuple[int, bytes | None]:
+    return entry.mode, dict(entry.xattrs).get(ACCESS_ACL)
 
 
 def _aspect(

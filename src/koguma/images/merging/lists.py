@@ -47,7 +47,11 @@ def merge_log(base: bytes | None, ours: bytes, theirs: bytes) -> Content:
     start = base or b""
     if not ours.startswith(start) or not theirs.startswith(start):
         return Content(ours, note="ours was kept: a log that did not only grow has no merge")
-    return Content(ours + theirs[len(start) :], note="what both sides added was kept, one after the other")
+    added = theirs[len(start) :]
+    line_is_open = ours and added and not ours.endswith(b"\n") and not added.startswith(b"\n")
+    return Content(
+        ours + (b"\n" if line_is_open else b"") + added, note="what both sides added was kept, one after the other"
+    )
 
 
 def _merge_records(

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from koguma.images.debian import STATUS
 from koguma.images.draft import Folder
@@ -27,10 +28,11 @@ from koguma.images.merging.rules import Rule, rule_for
 from koguma.images.merging.text import is_text, merge_text
 from koguma.images.merging.undecided import withhold
 from koguma.images.objects import BLOB, ObjectWriter
-from koguma.images.trees import DIRECTORY, FILE, KIND_NAMES, Entry, Read, decode
+from koguma.images.trees import DIRECTORY, FILE, KIND_NAMES, SYMLINK, Entry, Read, decode, lookup
 
 MERGED_MAX_BYTES = 256 * 1024 * 1024
 """Larger files are not read into memory to be merged; they conflict."""
+T = TypeVar("T")
 _IN_ALTERNATIVES = re.compile(re.escape(alternatives.DATABASE) + rb"/([^/]+)")
 
 
@@ -76,7 +78,8 @@ class _Merge:
         self._undecided = undecided
         self.merged = merged
         self._links = False
-        self._alternatives: dict[bytes, bytes] = {}
+        self._alternatives: dict[bytes, tuple[bytes | None, bytes, bytes, bytes]] = {}
+        """update-alternatives' files by name: those of base, ours, theirs and the merge."""
         self._status: tuple[bytes, bytes, bytes] | None = None
         """dpkg's status of ours, theirs and the merge, when it was merged."""
 
@@ -86,12 +89,27 @@ class _Merge:
         self._directory(b"", base, draft, theirs)
         if self._links:
             self._add(merge_links(self._read, base, ours, theirs, draft))
-        for name, content in self._alternatives.items():
-            settled = alternatives.settle_links(draft, name, content)
-            self.merged.conflicts = [item for item in self.merged.conflicts if item.path not in settled]
+        for name in self._alternatives:
+            self._settle_alternative(name, base, ours, theirs)
         if self._status:
             self._add(broken_dependencies(*self._status))
         self.merged.conflicts.sort(key=lambda item: (item.path, item.subject))
+
+    def _settle_alternative(self, name: bytes, *roots: Entry | None) -> None:
+        """Let the links of a name follow its merged file."""
+        *contents, merged = self._alternatives[name]
+        sides = [
+            None if root is None or content is None else alternatives.Side(content, self._target(root, name))
+            for root, content in zip(roots, contents, strict=True)
+        ]
+        chosen, disagreements = alternatives.settle_choice(sides[0], _required(sides[1]), _required(sides[2]), merged)
+        self._conflicts(alternatives.DATABASE + b"/" + name, disagreements)
+        settled = alternatives.settle_links(self.merged.draft, name, merged, chosen)
+        self.merged.conflicts = [item for item in self.merged.conflicts if item.path not in settled]
+
+    def _target(self, root: Entry, name: bytes) -> bytes | None:
+        entry = lookup(self._read, root, alternatives.link_of(name))
+        return entry.target if entry is not None and entry.kind == SYMLINK else None
 
     def _add(self, conflicts: list[Conflict]) -> None:
         self.merged.conflicts += conflicts
@@ -217,11 +235,9 @@ class _Merge:
             merged = Content(merged.agreed)
         if merged.note:
             self._note(path, merged.note)
-        times = [entry.mtime_ns for entry in (ours, theirs) if entry.mtime_ns is not None]
         stored = self._writer.add(BLOB, merged.data)
-        return ours._replace(size=len(merged.data), digest=stored, mtime_ns=max(times, default=None)), list(
-            merged.disagreements
-        )
+        entry = ours._replace(size=len(merged.data), digest=stored, mtime_ns=_time_of(stored, ours, theirs))
+        return entry, list(merged.disagreements)
 
     def _merge_contents(self, path: bytes, base: bytes | None, ours: bytes, theirs: bytes) -> Content | None:
         rule = rule_for(path)
@@ -232,7 +248,7 @@ class _Merge:
             if path == STATUS:
                 self._status = (ours, theirs, merged.data)
             if found := _IN_ALTERNATIVES.fullmatch(path):
-                self._alternatives[found[1]] = merged.data
+                self._alternatives[found[1]] = (base, ours, theirs, merged.data)
             return merged
         if all(is_text(content) for content in (base or b"", ours, theirs)):
             return merge_text(base, ours, theirs, self._names)
@@ -248,6 +264,16 @@ class _Merge:
         self.merged.notes.append(Note(path, text))
 
 
+def _time_of(merged: bytes, ours: Entry, theirs: Entry) -> int | None:
+    """The time of a merged content. One that neither side had gets a time that neither had: what was compiled from a
+    side's source, which names time and size of that, must not pass for compiled from this one."""
+    same = [entry for entry in (ours, theirs) if entry.digest == merged]
+    times = [entry.mtime_ns for entry in same or (ours, theirs) if entry.mtime_ns is not None]
+    if same or not times:
+        return max(times, default=None)
+    return max(times) + 10**9
+
+
 def _set(folder: Folder, name: bytes, entry: Entry | None) -> None:
     if entry is None:
         folder.remove(name)
@@ -259,7 +285,7 @@ def _kinds(*entries: Entry | None) -> set[int]:
     return {entry.kind if entry else 0 for entry in entries}
 
 
-def _required(entry: Entry | None) -> Entry:
+def _required(entry: T | None) -> T:
     assert entry is not None  # noqa: S101 - one of the sides has it, or there would be nothing to merge
     return entry
 
