@@ -33,7 +33,7 @@ from koguma.images.files import locked
 from koguma.images.hashing import FileHasher
 from koguma.images.overlay import apply_upper
 from koguma.images.repository import Committed, Repository
-from koguma.images.resolving import check_settled
+from koguma.images.resolving import check_settled, laid_out_trees
 from koguma.images.sessions import (
     Session,
     alone,
@@ -47,6 +47,7 @@ from koguma.images.sessions import (
     write_session,
 )
 from koguma.images.trees import Entry, resolve
+from koguma.images.untouched import restore_untouched
 from koguma.images.views import Source, source
 
 __all__ = ["commit_edit", "commit_session", "discard", "edit", "opened", "pending_edits"]
@@ -206,6 +207,8 @@ def commit_session(
             keep_times = keep_times or (operation is not None and root.mtime_ns is not None)
             upper, copies = os.fsencode(folder / "upper"), copied_up(folder)
             apply_upper(upper, draft, hasher, keep_times=keep_times, left_out=copies)
+        for tree in laid_out_trees(repository, session):
+            restore_untouched(repository.objects.read, upper, draft, tree)
         made = repository.add_commit(
             writer,
             store_root(draft, writer),

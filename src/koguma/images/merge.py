@@ -173,7 +173,9 @@ def combine(
     session = _begin(repository, branch, Session(ours.id, operation=replace(operation, tree=tree.hex())), merged)
     if rebuild:
         _rebuild(repository, branch, session, merged.conflicts, say)
-    waiting = tuple(open_conflicts(repository, branch))
+    # Text that was disputed is committed by whoever looked at it, not because a command took its markers away.
+    texts = [item for item in merged.conflicts if item.problem is Problem.TEXT]
+    waiting = tuple(open_conflicts(repository, branch) or texts)
     if waiting:
         return Outcome(Result.CONFLICTS, ours, waiting, notes)
     if not commit:

@@ -14,10 +14,11 @@ from koguma.images.merging.conflicts import Conflict
 from koguma.images.overlay import apply_upper
 from koguma.images.refs import RefKind
 from koguma.images.repository import Repository
-from koguma.images.resolving import open_conflicts
+from koguma.images.resolving import laid_out_trees, open_conflicts
 from koguma.images.scratch import ScratchHasher, ScratchWriter
 from koguma.images.sessions import Session, alone, folder_of, is_over, pending_edits, read_conflicts, read_session
 from koguma.images.trees import read_root
+from koguma.images.untouched import restore_untouched
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +84,12 @@ def _changes(repository: Repository, branch: str, session: Session, *, is_open: 
     base = repository.root(repository.commit(session.base))
     scratch = ScratchWriter(repository.objects)
     draft, folder = Folder(base, scratch.read), folder_of(repository, branch)
+    upper = os.fsencode(folder / "upper")
     try:
         with ScratchHasher(scratch) as hasher:
-            apply_upper(os.fsencode(folder / "upper"), draft, hasher, left_out=copied_up(folder))
+            apply_upper(upper, draft, hasher, left_out=copied_up(folder))
+        for tree in laid_out_trees(repository, session):
+            restore_untouched(scratch.read, upper, draft, tree)
         return diff_trees(scratch.read, base, read_root(scratch.read, store_root(draft, scratch)))
     except (ImageError, OSError):
         if is_open:

@@ -6,15 +6,20 @@ opened where something in them differs, so that the cost is that of the differen
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from koguma.images.checkout import apply_attributes, create
 from koguma.images.errors import EditError
+from koguma.images.inodes import entry_of
 from koguma.images.objects import ObjectStore
-from koguma.images.trees import DIRECTORY, Entry, decode, lookup, walk
+from koguma.images.trees import CHARACTER, DIRECTORY, FILE, Entry, decode, lookup, walk
+
+_OPAQUE = ("trusted.overlay.opaque", "user.overlay.opaque")
+"""With the value "y" on a directory that replaced the lower one."""
 
 
 def lay_out(store: ObjectStore, lower: Entry, wanted: Entry, upper: Path) -> None:
@@ -26,15 +31,46 @@ def lay_out(store: ObjectStore, lower: Entry, wanted: Entry, upper: Path) -> Non
     apply_attributes(os.fsencode(upper), wanted)
 
 
-def replace_path(store: ObjectStore, lower: Entry, tree: Entry, path: bytes, upper: Path) -> None:
-    """Let the layer show of one path what another tree has there, or nothing when that has nothing there."""
-    target = os.fsencode(upper) + b"/" + path
-    _check_way(os.fsencode(upper), path)
-    _remove(target)
+def replace_paths(store: ObjectStore, lower: Entry, tree: Entry | None, paths: Sequence[bytes], upper: Path) -> None:
+    """Let the layer show of these paths what another tree has there, or nothing when that has nothing there.
+
+    Names that the tree has for a file laid out so become links to it where they show the same. Raises EditError, before
+    anything changes, when a path's directory is not there or what is to be shown looks like a mark of the layer.
+    """
     layer = _Layer(store, os.fsencode(upper))
-    folder, _, name = path.rpartition(b"/")
-    layer.name(folder, name, lookup(store.read, lower, path), lookup(store.read, tree, path))
-    layer.finish(lower, tree)
+    chosen = [path for path in dict.fromkeys(paths) if not any(_is_below(path, other) for other in paths)]
+    wanted = {path: lookup(store.read, tree, path) if tree else None for path in chosen}
+    for path, entry in wanted.items():
+        if not path:
+            raise EditError("the root directory cannot be replaced as a whole, only its mode, owner and attributes")
+        layer.check_way(path)
+        if entry is not None:
+            layer.refuse_marks(path, entry)
+    for path, entry in wanted.items():
+        _remove(os.fsencode(upper) + b"/" + path)
+        folder, _, name = path.rpartition(b"/")
+        layer.name(folder, name, None if layer.hides_lower(path) else lookup(store.read, lower, path), entry)
+    if tree is not None:
+        layer.join_links(lower, tree)
+    layer.finish(*(item for item in (lower, tree) if item))
+
+
+def change_attributes(
+    store: ObjectStore, lower: Entry, path: bytes, change: Callable[[Entry], Entry], upper: Path
+) -> None:
+    """Give what the layer shows at a path other attributes; what is in it, or below it, stays.
+
+    Raises EditError when nothing is there.
+    """
+    layer = _Layer(store, os.fsencode(upper))
+    layer.check_way(path)
+    shown = layer.shown(path, lower)
+    if shown is None:
+        raise EditError(f"what gets another mode, owner or attribute must be there, got {os.fsdecode(path)!r}")
+    wanted = change(shown)
+    layer.copy_up(path, shown, lower)
+    layer.finish(lower)
+    layer.set_attributes(path, shown, wanted)
 
 
 class _Layer:
@@ -72,9 +108,68 @@ class _Layer:
         if not self._linked:
             return
         for path, entry in walk(self._store.read, wanted):
-            if entry.link in self._linked and not os.path.lexists(self._place(path)):
+            if entry.link in self._linked and not os.path.lexists(self._place(path)) and not self.hides_lower(path):
                 self._open(path.rpartition(b"/")[0])
                 self._file(path, entry)
+
+    def join_links(self, lower: Entry, tree: Entry) -> None:
+        """Make the names that `tree` has for a file laid out here links to it, where what they show is the same."""
+        if not self._linked:
+            return
+        for path, entry in walk(self._store.read, tree):
+            if entry.link not in self._linked or self._linked[entry.link] == path:
+                continue
+            shown = self.shown(path, lower)
+            if shown is not None and _without_time(shown) == _without_time(entry):
+                _remove(self._place(path))
+                self._open(path.rpartition(b"/")[0])
+                self._file(path, entry)
+
+    def copy_up(self, path: bytes, shown: Entry, lower: Entry) -> None:
+        """Have in the layer what only the lower tree has at a path; of a directory, nothing that is in it."""
+        if os.path.lexists(self._place(path)):
+            return
+        if shown.kind == DIRECTORY:
+            self._open(path)
+            return
+        self.refuse_marks(path, shown)
+        self._open(path.rpartition(b"/")[0])
+        self._file(path, shown)
+        self.complete_links(lower)
+
+    def set_attributes(self, path: bytes, old: Entry, new: Entry) -> None:
+        for name in dict(old.xattrs).keys() - dict(new.xattrs).keys():
+            os.removexattr(self._place(path), name, follow_symlinks=False)
+        apply_attributes(self._place(path), new)
+
+    def shown(self, path: bytes, lower: Entry) -> Entry | None:
+        """What the layer shows at a path over `lower`; a directory of the layer without the id of its tree."""
+        place = self._place(path)
+        if not os.path.lexists(place):
+            return None if self.hides_lower(path) else lookup(self._store.read, lower, path)
+        status = os.lstat(place)
+        if stat.S_ISCHR(status.st_mode) and status.st_rdev == 0:
+            return None
+        entry = entry_of(place, path.rpartition(b"/")[2], status, status.st_mtime_ns)
+        return entry._replace(digest=_digest_of(place)) if entry.kind == FILE else entry
+
+    def hides_lower(self, path: bytes) -> bool:
+        """Whether something of the layer on the way to a path hides what the lower tree has there."""
+        return any(os.path.lexists(way) and (not _is_directory(way) or _is_opaque(way)) for way in self._ways(path))
+
+    def check_way(self, path: bytes) -> None:
+        if any(os.path.lexists(way) and not _is_directory(way) for way in self._ways(path)):
+            raise EditError(f"the directory of {os.fsdecode(path)!r} must be there; settle that first")
+
+    def refuse_marks(self, path: bytes, entry: Entry) -> None:
+        """Refuse a device that the kernel would read as the mark of a removed name."""
+        below = walk(self._store.read, entry, path) if entry.kind == DIRECTORY else iter(())
+        for place, item in (*below, (path, entry)):
+            if item.kind == CHARACTER and item.device == (0, 0):
+                raise EditError(
+                    f"an edit cannot hold a character device 0:0, which says there that a name was removed, got"
+                    f" {os.fsdecode(place)!r}"
+                )
 
     def finish(self, *trees: Entry) -> None:
         """Set the attributes of directories, children first: writing into them has changed their times.
@@ -86,6 +181,12 @@ class _Layer:
             entry = self._made[path] or next((item for item in found if item and item.kind == DIRECTORY), None)
             if entry is not None:
                 apply_attributes(self._place(path), entry)
+
+    def _ways(self, path: bytes) -> Iterator[bytes]:
+        """The directories of the layer on the way to a path."""
+        parts = path.split(b"/")
+        for count in range(1, len(parts)):
+            yield self._top + b"/" + b"/".join(parts[:count])
 
     def _children(self, entry: Entry | None) -> dict[bytes, Entry]:
         return {child.name: child for child in decode(self._store.read(entry.digest))} if entry else {}
@@ -110,17 +211,26 @@ class _Layer:
         return self._top + b"/" + path if path else self._top
 
 
-def _ways(top: bytes, path: bytes) -> Iterator[bytes]:
-    """The directories of the layer on the way to a path."""
-    parts = path.split(b"/")
-    for count in range(1, len(parts)):
-        yield top + b"/" + b"/".join(parts[:count])
+def _is_below(path: bytes, other: bytes) -> bool:
+    return path.startswith(other + b"/")
 
 
-def _check_way(top: bytes, path: bytes) -> None:
-    for way in _ways(top, path):
-        if os.path.lexists(way) and not stat.S_ISDIR(os.lstat(way).st_mode):
-            raise EditError(f"the directory of {os.fsdecode(path)!r} must be there; settle that first")
+def _is_directory(path: bytes) -> bool:
+    return stat.S_ISDIR(os.lstat(path).st_mode)
+
+
+def _is_opaque(path: bytes) -> bool:
+    marks = os.listxattr(path, follow_symlinks=False)
+    return any(mark in marks and os.getxattr(path, mark, follow_symlinks=False) == b"y" for mark in _OPAQUE)
+
+
+def _digest_of(path: bytes) -> bytes:
+    with open(path, "rb") as file:  # noqa: PTH123 - names are bytes
+        return hashlib.file_digest(file, "sha256").digest()
+
+
+def _without_time(entry: Entry) -> Entry:
+    return entry._replace(mtime_ns=None, link=b"")
 
 
 def _remove(path: bytes) -> None:

@@ -249,6 +249,14 @@ def test_lines_that_both_sides_changed_stand_between_markers_with_the_names_of_t
     assert merged.data == b"1\n<<<<<<< ours (a)\nours\n=======\ntheirs\n>>>>>>> theirs (b)\n3\n"
     assert has_markers(merged.data)
     assert not has_markers(b"1\n=======\n2\n")
+    assert not has_markers(b">>>>>>> x\n=======\n<<<<<<< x\n")
+
+
+def test_markers_are_found_in_any_merged_text_however_long_and_with_nuls() -> None:
+    markers = b"<<<<<<< ours\n1\n=======\n2\n>>>>>>> theirs\n"
+
+    assert has_markers(b"\0\n" + markers)
+    assert has_markers(b"a line\n" * 2_000_000 + markers)
 
 
 def test_equal_changes_of_both_sides_are_no_conflict() -> None:

@@ -14,7 +14,8 @@ from koguma.images.tools import last_words
 
 TEXT_MAX_BYTES = 8 * 1024 * 1024
 _LOOKED_AT_BYTES = 8192
-_MARKERS = re.compile(rb"^<<<<<<< .*?^=======$.*?^>>>>>>> ", re.MULTILINE | re.DOTALL)
+_MARKERS = [re.compile(pattern, re.MULTILINE) for pattern in (rb"^<<<<<<< ", rb"^=======$", rb"^>>>>>>> ")]
+"""In the order in which they stand around a conflict."""
 
 
 def is_text(content: bytes) -> bool:
@@ -23,8 +24,14 @@ def is_text(content: bytes) -> bool:
 
 
 def has_markers(content: bytes) -> bool:
-    """Whether a conflict's markers are still in a file."""
-    return is_text(content) and _MARKERS.search(content) is not None
+    """Whether a conflict's markers are still in a file, be it long or with NULs: the merge of texts may be either."""
+    at = 0
+    for marker in _MARKERS:
+        found = marker.search(content, at)
+        if found is None:
+            return False
+        at = found.end()
+    return True
 
 
 def merge_text(base: bytes | None, ours: bytes, theirs: bytes, names: tuple[str, str]) -> Content:
