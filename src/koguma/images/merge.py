@@ -76,7 +76,7 @@ class Result(Enum):
 class Outcome:
     result: Result
     commit: Commit
-    """The branch's head afterwards."""
+    """The branch's head afterwards, or what it was to be when more was to follow."""
     conflicts: tuple[Conflict, ...] = ()
     """Open ones."""
     notes: tuple[Note, ...] = ()
@@ -151,11 +151,18 @@ def combine(
     sides: Sides,
     operation: Operation,
     *,
+    since: Commit | None = None,
+    more: bool = False,
     commit: bool = True,
     rebuild: bool = True,
     say: Say = lambda _: None,
 ) -> Outcome:
-    """Merge into the branch's head; for whoever works `alone` on the branch. See the module's docstring."""
+    """Merge into the branch's head; for whoever works `alone` on the branch. See the module's docstring.
+
+    In a row of merges the branch is still at `since` and `ours` was made of that; with `more` to follow, a commit is
+    stored and the branch moves only for an edit session. Then the caller keeps a writer open until it has moved.
+    """
+    since = since or ours
     root = repository.root(ours)
     with repository.objects.writing() as writer:
         merged = merge_trees(sides.read, writer, sides.base, root, sides.theirs, sides.names)
@@ -166,11 +173,16 @@ def combine(
                 writer, tree, parents, operation.message, author=operation.author, notes=operation.notes
             )
             writer.finish()
-            done = repository.publish(made, branch, ours.id)
-            result = Result.COMMITTED if done.created else Result.UNCHANGED
-            return Outcome(result, done.commit, (), tuple(merged.notes))
+            if not more:
+                repository.publish(made, branch, since.id)
+            elif made.id != ours.id:
+                repository.sign(made)
+            result = Result.UNCHANGED if made.id == ours.id else Result.COMMITTED
+            return Outcome(result, made, (), tuple(merged.notes))
     notes = tuple(merged.notes)
     session = _begin(repository, branch, Session(ours.id, operation=replace(operation, tree=tree.hex())), merged)
+    # After the session, so that whatever ends us leaves the branch where it was, or with a session that can be aborted.
+    repository.publish(ours, branch, since.id)
     if rebuild:
         _rebuild(repository, branch, session, merged.conflicts, say)
     # Text that was disputed is committed by whoever looked at it, not because a command took its markers away.

@@ -1,8 +1,9 @@
 """Does again what a commit did, or undoes it, on another commit: cherry-pick and revert.
 
 Both are merges with a base of their own: what lies between a commit and its parent is what is merged in, forwards or
-backwards. Several commits are replayed one after the other, each as a commit; a conflict stops the row, and the session
-remembers the rest.
+backwards. Several commits are replayed one after the other, each as a commit, and the branch moves once, to the last: a
+row that ends in an error or is killed leaves it where it was. A conflict stops the row, and the session remembers the
+rest.
 """
 
 from __future__ import annotations
@@ -17,7 +18,17 @@ from koguma.images.merge import Outcome, Result, Sides, combine, unedited_head
 from koguma.images.refs import RefKind
 from koguma.images.repository import Repository, default_author
 from koguma.images.revisions import split_range
-from koguma.images.sessions import CHERRY_PICK, REVERT, Operation, Session, alone, end, pending
+from koguma.images.sessions import (
+    CHERRY_PICK,
+    REVERT,
+    Operation,
+    Session,
+    alone,
+    end,
+    head_of,
+    pending,
+    read_session,
+)
 
 Say = Callable[[str], None]
 
@@ -101,18 +112,19 @@ def abort(repository: Repository, kind: str, branch: str | None = None) -> Commi
     """Throw the session away and lead the branch back to where it was before the first of the row; returns that."""
     branch = branch or repository.refs.head()
     with alone(repository, branch):
-        operation, session = _interrupted(repository, kind, branch)
-        if operation.start and operation.start != session.base:
-            repository.refs.update(
-                RefKind.BRANCH,
-                branch,
-                operation.start,
-                old=session.base,
-                author=default_author(),
-                reason=f"{kind}: aborted",
-            )
+        if not _is_only_laid_out(repository, kind, branch):
+            operation, session = _interrupted(repository, kind, branch)
+            if operation.start and operation.start != session.base:
+                repository.refs.update(
+                    RefKind.BRANCH,
+                    branch,
+                    operation.start,
+                    old=session.base,
+                    author=default_author(),
+                    reason=f"{kind}: aborted",
+                )
         end(repository, branch)
-        return repository.commit(operation.start or session.base)
+        return repository.commit(head_of(repository, branch))
 
 
 def _commits(repository: Repository, revision: str) -> list[Commit]:
@@ -160,17 +172,29 @@ def _replay(
     rebuild: bool,
     say: Say,
 ) -> list[Outcome]:
-    outcomes = []
-    for number, item in enumerate(chosen):
-        rest = tuple(later.id for later in chosen[number + 1 :])
-        operation, sides = _plan(repository, kind, item, branch, mainline)
-        operation = replace(operation, message=message or operation.message, rest=rest, start=start)
-        ours = unedited_head(repository, branch)
-        outcome = combine(repository, branch, ours, sides, operation, commit=commit, rebuild=rebuild, say=say)
-        outcomes.append(outcome)
-        if outcome.result is Result.CONFLICTS:
-            break
-    return outcomes
+    with repository.objects.writing():
+        plans = [_plan(repository, kind, item, branch, mainline) for item in chosen]
+        outcomes: list[Outcome] = []
+        for number, (planned, sides) in enumerate(plans):
+            rest = tuple(later.id for later in chosen[number + 1 :])
+            operation = replace(planned, message=message or planned.message, rest=rest, start=start)
+            since = unedited_head(repository, branch)
+            outcome = combine(
+                repository,
+                branch,
+                outcomes[-1].commit if outcomes else since,
+                sides,
+                operation,
+                since=since,
+                more=bool(rest),
+                commit=commit,
+                rebuild=rebuild,
+                say=say,
+            )
+            outcomes.append(outcome)
+            if outcome.result is Result.CONFLICTS:
+                break
+        return outcomes
 
 
 def _plan(
@@ -202,6 +226,14 @@ def _parent(kind: str, item: Commit, mainline: int | None) -> str | None:
             f"{item.short_id} is a merge; say with --mainline 1 or 2 against which of its parents the {kind} is meant"
         )
     return item.parents[0] if item.parents else None
+
+
+def _is_only_laid_out(repository: Repository, kind: str, branch: str) -> bool:
+    """Whether a row was killed after its session had begun and before the branch moved there from its start."""
+    session = read_session(repository, branch)
+    if session is None or session.operation is None or session.operation.kind != kind:
+        return False
+    return session.base != session.operation.start == repository.refs.get(RefKind.BRANCH, branch)
 
 
 def _interrupted(repository: Repository, kind: str, branch: str) -> tuple[Operation, Session]:

@@ -426,6 +426,8 @@ class Repository:
 
             sign_commit(self, commit.id)
 
+    sign = _sign
+
     def _permit(self, kind: RefKind, name: str, commit: str) -> None:
         """Refuse to move a ref whose commits must be signed to one that is not."""
         if not (self.path / "policy.toml").exists():

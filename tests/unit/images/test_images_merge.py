@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from koguma.images.errors import EditError, MergeError
-from koguma.images.merge import FastForward, Result, merge
+from koguma.images.merge import FastForward, Outcome, Result, combine, merge
 from koguma.images.merging.acls import ACCESS_ACL
 from koguma.images.refs import RefKind
 from koguma.images.replay import cherry_pick, revert
 from koguma.images.repository import Repository
 from koguma.images.sessions import pending_edits
+from koguma.images.signatures import verify_commit
 from tests.unit.images.making import listing, make_acl, make_tree, set_acl
 
 LINES = "".join(f"{number}\n" for number in range(10))
@@ -194,6 +196,57 @@ def test_a_range_is_picked_commit_by_commit_oldest_first(history: History) -> No
     assert [item.result for item in outcomes] == [Result.COMMITTED] * 3
     assert [item.message for item in history.repository.log("main")][:3] == ["number 2", "number 1", "number 0"]
     assert history.files("main")["count"] == "2"
+
+
+def test_a_row_with_a_commit_that_cannot_be_picked_or_undone_changes_nothing(history: History) -> None:
+    ours = history.repository.resolve("main").id
+    history.commit("other", {"new": "1"}, start="main")
+    history.commit("side", {"side": "1"}, start="main")
+    merge(history.repository, "side", "other")
+    history.commit("other", {"new": "2"})
+
+    with pytest.raises(MergeError, match="is a merge"):
+        cherry_pick(history.repository, ["other~2", "other~1", "other"], "main")
+    assert history.repository.resolve("main").id == ours
+    with pytest.raises(MergeError, match="without a parent"):
+        revert(history.repository, ["other", ours], "other")
+    assert history.repository.resolve("other").message == "m"
+
+
+def test_a_row_that_is_ended_in_its_midst_leaves_the_branch_where_it_was(
+    history: History, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = history.repository.resolve("main").id
+    for number in range(3):
+        history.commit("other", {"new": str(number)}, start="main")
+    made: list[Outcome] = []
+
+    def killed(*words: Any, **options: Any) -> Outcome:
+        if len(made) == 2:
+            raise KeyboardInterrupt
+        made.append(combine(*words, **options))
+        return made[-1]
+
+    monkeypatch.setattr("koguma.images.replay.combine", killed)
+
+    with pytest.raises(KeyboardInterrupt):
+        cherry_pick(history.repository, ["main..other"], "main")
+
+    assert [item.result for item in made] == [Result.COMMITTED] * 2
+    assert history.repository.resolve("main").id == ours
+    monkeypatch.undo()
+    assert len(cherry_pick(history.repository, ["main..other"], "main")) == 3
+    assert history.files("main")["new"] == "2"
+    assert history.repository.reflog("main")[0].old == ours
+
+
+def test_every_commit_of_a_row_is_signed(history: History) -> None:
+    for number in range(3):
+        history.commit("other", {"new": str(number)}, start="main")
+
+    outcomes = cherry_pick(history.repository, ["main..other"], "main")
+
+    assert [len(verify_commit(history.repository, item.commit.id).valid) for item in outcomes] == [1, 1, 1]
 
 
 def test_picking_what_is_there_already_makes_no_commit(history: History) -> None:

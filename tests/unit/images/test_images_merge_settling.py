@@ -13,9 +13,10 @@ from koguma.images.edit import commit_edit
 from koguma.images.errors import EditError
 from koguma.images.merge import Outcome, Result, merge
 from koguma.images.merging.acls import ACCESS_ACL
-from koguma.images.replay import cherry_pick
+from koguma.images.replay import abort, cherry_pick
 from koguma.images.repository import Repository
 from koguma.images.resolving import open_conflicts, resolve
+from koguma.images.sessions import pending_edits
 from koguma.images.status import status
 from koguma.images.trees import CHARACTER, Entry, lookup
 from tests.unit.images.making import make_acl, make_tree, set_acl
@@ -256,6 +257,33 @@ def test_before_the_first_commit_nothing_was_there_when_it_is_picked(
     resolve(sides.repository, "main", [b"f"], take=take)
     resolve(sides.repository, "main", [b"var"])
     assert {name: text for name, text in sides.commit().items() if name == "f"} == left
+
+
+def test_a_row_is_given_up_whole_when_it_was_killed_before_the_branch_moved_to_where_it_conflicts(
+    sides: Sides, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    for branch, name, text in (("main", "f", "b\n"), ("other", "g", "1"), ("other", "f", "theirs\n")):
+        sides.repository.commit_tree(make_tree(tmp_path / branch, {name: text}), branch, "m")
+        if branch == "main":
+            shutil.copytree(tmp_path / "main", tmp_path / "other")
+            sides.repository.create_branch("other", "main")
+    ours = sides.repository.commit_tree(make_tree(tmp_path / "main", {"f": "ours\n"}), "main", "m").commit.id
+    with monkeypatch.context() as patched:
+        patched.setattr(Repository, "publish", killed)
+        with pytest.raises(KeyboardInterrupt):
+            cherry_pick(sides.repository, ["main~1..other"], "main")
+    assert (sides.repository.resolve("main").id, pending_edits(sides.repository)) == (ours, ["main"])
+
+    assert abort(sides.repository, "cherry-pick", "main").id == ours
+
+    assert pending_edits(sides.repository) == []
+    outcomes = cherry_pick(sides.repository, ["main~1..other"], "main")
+    assert [item.result for item in outcomes] == [Result.COMMITTED, Result.CONFLICTS]
+    assert sides.repository.resolve("main").parents == (ours,)
+    assert abort(sides.repository, "cherry-pick", "main").id == sides.repository.resolve("main").id == ours
 
 
 def test_a_character_device_0_0_comes_through_an_edit_and_is_not_taken_for_a_removed_name(sides: Sides) -> None:
