@@ -129,6 +129,18 @@ def test_a_conflict_without_root_changes_nothing_and_says_what_it_needs(
     assert pending_edits(history.repository) == []
 
 
+@pytest.mark.parametrize(("ours", "theirs"), [("", "theirs\n"), ("ours\n", "")])
+def test_a_file_that_one_side_added_empty_and_the_other_with_lines_is_a_conflict(
+    history: History, monkeypatch: pytest.MonkeyPatch, ours: str, theirs: str
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    history.commit("other", {"new": theirs}, start="main")
+    history.commit("main", {"new": ours})
+
+    with pytest.raises(EditError, match=r"1 conflicts.*/new"):
+        merge(history.repository, "other", "main")
+
+
 def test_after_a_criss_cross_what_both_sides_resolved_alike_is_no_conflict(history: History) -> None:
     _criss_cross(history, "main", "other", {"b": "agreed\n"}, {"b": "agreed\n"})
     history.commit("main", {"new-main": ""})

@@ -250,6 +250,8 @@ class _Merge:
             if found := _IN_ALTERNATIVES.fullmatch(path):
                 self._alternatives[found[1]] = (base, ours, theirs, merged.data)
             return merged
+        if base is None and not (ours and theirs):
+            return None  # that one side added an empty file is a decision, by lines it would be none
         if all(is_text(content) for content in (base or b"", ours, theirs)):
             return merge_text(base, ours, theirs, self._names)
         return None
