@@ -92,7 +92,7 @@ class _Search:
         if root_id in self._wanted:
             found[root_id] = [b"root"]
         try:
-            root = read_root(self._repository.objects.read, root_id)
+            root = read_root(self._repository.objects.read_part, root_id)
         except ImageError:
             return found, parents
         for object_id, paths in self._in(root.digest).items():
@@ -105,7 +105,7 @@ class _Search:
             return self._in_tree[tree]
         found: dict[bytes, list[bytes]] = {tree: [b""]} if tree in self._wanted else {}
         try:
-            entries = decode(self._repository.objects.read(tree))
+            entries = decode(self._repository.objects.read_part(tree))
         except ImageError:
             entries = []
         for entry in entries:

@@ -49,7 +49,7 @@ def mark(
             continue
         reached.ids.add(commit_id)
         try:
-            commit = decode_commit(store.read(commit_id), commit_id.hex())
+            commit = decode_commit(store.read_part(commit_id, COMMIT), commit_id.hex())
         except (CorruptError, ObjectMissingError) as error:
             missing(commit_id, error)
             continue
@@ -85,7 +85,7 @@ def mark_root(store: ObjectStore, root_id: bytes, reached: Reached, missing: Mis
         return
     reached.ids.add(root_id)
     try:
-        root = read_root(store.read, root_id)
+        root = read_root(store.read_part, root_id)
     except (CorruptError, ObjectMissingError) as error:
         missing(root_id, error)
         return
@@ -102,7 +102,7 @@ def mark_tree(store: ObjectStore, tree_id: bytes, reached: Reached, missing: Mis
             continue
         reached.ids.add(tree)
         try:
-            entries = decode(store.read(tree))
+            entries = decode(store.read_part(tree))
         except (CorruptError, ObjectMissingError) as error:
             missing(tree, error)
             continue

@@ -112,7 +112,7 @@ class Repository:
 
     def commit(self, commit_id: str) -> Commit:
         """A commit by its whole id. One whose parents were left out by a shallow pull is given without parents."""
-        found = decode_commit(self.objects.read_verified(bytes.fromhex(commit_id)), commit_id)
+        found = decode_commit(self.objects.read_part(bytes.fromhex(commit_id), COMMIT, verify=True), commit_id)
         return found._replace(parents=()) if commit_id in self.shallow else found
 
     @cached_property

@@ -24,11 +24,7 @@ from koguma.images.inodes import compiled_stems, entry_of, kept_mtime_ns
 from koguma.images.lookahead import Lookahead
 from koguma.images.objects import TREE, ObjectStore, ObjectWriter
 from koguma.images.statcache import RECENT_NS, SIGNATURE, UNTRUSTED, CachedDirectory, StatCache
-from koguma.images.trees import DIRECTORY, EMPTY_DIGEST, FILE, Entry, decode, encode, encode_root, link_id
-
-_DEPTH_MAX = 2100
-"""Directories within directories: what fits in the 4096 bytes Linux allows a path."""
-
+from koguma.images.trees import DEPTH_MAX, DIRECTORY, EMPTY_DIGEST, FILE, Entry, decode, encode, encode_root, link_id
 
 _NO_NAMES = b"\0\0"
 """The signature of an empty directory."""
@@ -103,7 +99,7 @@ class _walking:  # noqa: N801 - used like a function
     def __enter__(self) -> None:
         self._before = sys.getrecursionlimit()
         self._collected = gc.isenabled()
-        sys.setrecursionlimit(max(self._before, _DEPTH_MAX + 500))
+        sys.setrecursionlimit(max(self._before, 2 * DEPTH_MAX + 500))  # each level is two calls
         gc.disable()
 
     def __exit__(self, *_: object) -> None:
@@ -141,8 +137,8 @@ class _Walk:
             return self._folder(b"", 0)
 
     def _folder(self, path: bytes, depth: int) -> _Folder:
-        if depth > _DEPTH_MAX:
-            raise TreeError(f"directories may be nested {_DEPTH_MAX} deep, got more ({os.fsdecode(path)[:80]!r}…)")
+        if depth > DEPTH_MAX:
+            raise TreeError(f"directories may be nested {DEPTH_MAX} deep, got more ({os.fsdecode(path)[:80]!r}…)")
         cached = self._cached.get(path)
         if cached and self._ahead.unchanged(path) and self._store.contains(cached.tree):
             folders = {name: self._folder(_joined(path, name), depth + 1) for name in cached.folders()}

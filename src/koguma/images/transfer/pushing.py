@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -162,7 +163,7 @@ class _Push:
         self._catalogue.refresh()
         theirs = [ref.commit for ref in advertised.refs]
         complete = Complete(self._repository.commit, store.contains, theirs)
-        plan = Walk(one_by_one(store.read_verified), self._catalogue.has, complete).run(
+        plan = Walk(one_by_one(partial(store.read_part, verify=True)), self._catalogue.has, complete).run(
             tips, shallow=self._repository.shallow, bases=complete.tips
         )
         cut = plan.boundary - advertised.shallow

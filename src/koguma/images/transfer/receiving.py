@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from koguma.images.errors import ImageError, ObjectMissingError, RefMovedError
@@ -91,7 +92,7 @@ def _require_whole(repository: Repository, commit: str) -> None:
     if complete(commit):
         return
     try:
-        plan = Walk(one_by_one(store.read_verified), store.contains, complete).run(
+        plan = Walk(one_by_one(partial(store.read_part, verify=True)), store.contains, complete).run(
             [commit], shallow=repository.shallow, bases=complete.tips
         )
     except ObjectMissingError as error:
