@@ -19,7 +19,7 @@ from koguma.images.commits import Commit, decode_commit, is_id
 from koguma.images.errors import ImageError, RefError, RepositoryError, RevisionError, SignatureError
 from koguma.images.files import storage_errors, write_atomically
 from koguma.images.history import ancestors, in_order
-from koguma.images.objects import COMMIT, ObjectStore, ObjectWriter
+from koguma.images.objects import COMMIT, ObjectStore, ObjectWriter, part_bytes_max
 from koguma.images.refs import DEFAULT_BRANCH, Ref, RefChange, RefKind, Refs, check_ref_name
 from koguma.images.shallow import read_shallow
 from koguma.images.trees import Entry, read_root
@@ -306,7 +306,12 @@ class Repository:
             message=message.strip(),
             notes=dict(notes or {}),
         )
-        return commit._replace(id=writer.add(COMMIT, commit.to_bytes()).hex())
+        content = commit.to_bytes()
+        if len(content) > part_bytes_max(COMMIT):
+            raise ImageError(
+                f"a commit with its message and notes has at most {part_bytes_max(COMMIT)} bytes, got {len(content)}"
+            )
+        return commit._replace(id=writer.add(COMMIT, content).hex())
 
     def _publish(self, commit: Commit, branch: str, base: str | None) -> Committed:
         """Point the branch at the commit, unless it moved meanwhile. Call it while its writer is open, finished:
