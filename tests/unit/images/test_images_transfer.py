@@ -10,7 +10,7 @@ import pytest
 
 from koguma.contracts.errors import BackendRefused, BackendUnreachable
 from koguma.contracts.objects import FakeObjects
-from koguma.images.errors import RefMovedError
+from koguma.images.errors import RefMovedError, StorageError
 from koguma.images.fsck import fsck
 from koguma.images.objects import BLOB
 from koguma.images.refs import RefKind
@@ -71,6 +71,10 @@ def origin(repository: Repository, tree: Path, site: Site) -> Repository:
 
 def remote_of(repository: Repository, name: str = "site") -> Remote:
     return find_remote(repository.path, name)
+
+
+def commit_on(repository: Repository, branch: str, tmp_path: Path) -> str:
+    return repository.commit_tree(make_tree(tmp_path / branch, {"branch": branch}), branch, branch).commit.id
 
 
 def commit(repository: Repository, tree: Path, text: str) -> str:
@@ -273,6 +277,36 @@ def test_signatures_travel_with_commits(origin: Repository, site: Site, tmp_path
     assert verify_commit(copy, tip).valid == ()
     key = add_key(copy.path, export_key(origin.path))
     assert verify_commit(copy, tip).valid == (key,)
+
+
+def test_signatures_come_with_a_branch_that_is_fetched_later(origin: Repository, site: Site, tmp_path: Path) -> None:
+    from koguma.images.signatures import signatures_of
+
+    dev = commit_on(origin, "dev", tmp_path)
+    push(origin, remote_of(origin), ["main", "dev"])
+    copy = make_repository(tmp_path / "copy")
+    add_remote(copy.path, "site", site.url)
+    fetch(copy, remote_of(copy), branches=["main"])
+    assert signatures_of(copy.path, dev) == []
+    fetch(copy, remote_of(copy), branches=["dev"])
+
+    assert signatures_of(copy.path, dev) == signatures_of(origin.path, dev)
+
+
+def test_signatures_that_could_not_be_stored_are_read_again(
+    origin: Repository, site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from koguma.images.signatures import signatures_of
+
+    copy, tip = make_repository(tmp_path / "copy"), origin.resolve("main").id
+    add_remote(copy.path, "site", site.url)
+    with monkeypatch.context() as full:
+        full.setattr(fetching, "keep_signatures", lambda *_: (_ for _ in ()).throw(StorageError("the disk is full")))
+        with pytest.raises(StorageError):
+            fetch(copy, remote_of(copy))
+    fetch(copy, remote_of(copy))
+
+    assert signatures_of(copy.path, tip) == signatures_of(origin.path, tip)
 
 
 def test_an_interrupted_transfer_is_taken_up_where_it_ended(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from itertools import pairwise
@@ -121,23 +121,27 @@ class Catalogue:
             if place is not None:
                 yield object_id, Place(pack + PACK_SUFFIX, *place)
 
-    def signatures(self) -> Iterator[bytes]:
-        """The content of every signature file; each is read once for all time where its name is its digest."""
+    def signatures(self) -> Iterator[tuple[str, bytes]]:
+        """Name and content of every signature file but those that are `signatures_kept`."""
         for blob in self._listing("signatures/", PACKS_MAX):
             name = blob.name.partition("/")[2]
-            cached = self._cache / "signatures" / name
-            kept = re.fullmatch(r"[0-9a-f]{32}", name) is not None
-            if kept and cached.exists():
-                continue
-            yield self._get(blob.name, SIGNATURES_BYTES_MAX)
-            if kept:
-                cached.parent.mkdir(parents=True, exist_ok=True)
-                cached.touch()
+            if not self._kept(name).exists():
+                yield name, self._get(blob.name, SIGNATURES_BYTES_MAX)
+
+    def signatures_kept(self, names: Iterable[str]) -> None:
+        """All lines of these files are in our log: they need not be read again where a name is the content's digest."""
+        for name in names:
+            if re.fullmatch(r"[0-9a-f]{32}", name):
+                self._kept(name).parent.mkdir(parents=True, exist_ok=True)
+                self._kept(name).touch()
 
     def close(self) -> None:
         for index in self._indexes.values():
             index.close()
         self._indexes = {}
+
+    def _kept(self, name: str) -> Path:
+        return self._cache / "signatures-kept" / name
 
     def _require_repository(self) -> None:
         try:

@@ -19,7 +19,7 @@ from koguma.images.files import storage_errors
 from koguma.images.refs import Ref, RefKind
 from koguma.images.repository import Repository, default_author
 from koguma.images.shallow import change_shallow
-from koguma.images.signatures import Signature, add_signatures, all_signatures, parse_signatures
+from koguma.images.signatures import Signature, parse_signatures
 from koguma.images.transfer.ancestry import Complete, is_ancestor
 from koguma.images.transfer.catalogue import Advertised, Catalogue
 from koguma.images.transfer.downloading import Downloads
@@ -27,6 +27,7 @@ from koguma.images.transfer.errors import NotFastForwardError, RemoteError, Tran
 from koguma.images.transfer.incoming import PartFile, salvage
 from koguma.images.transfer.remotes import DEFAULT, Remote, add_remote, check_url, find_remote, open_backend
 from koguma.images.transfer.retrying import Backoff
+from koguma.images.transfer.signatures import keep_signatures
 from koguma.images.transfer.walk import Walk
 
 _ROUNDS_MAX = 4
@@ -271,15 +272,22 @@ class _Fetch:
         return True
 
     def _note_signatures(self, commits: set[str]) -> None:
+        """Keep the signatures of these commits and of others that are here; a file that has more is read again."""
         repository = self._repository
-        known = set(all_signatures(repository.path))
-        fresh: dict[Signature, None] = {}
-        for content in self._catalogue.signatures():
-            for signature in parse_signatures(content):
-                present = signature.commit in commits or repository.objects.contains(bytes.fromhex(signature.commit))
-                if present and signature not in known:
-                    fresh[signature] = None
-        add_signatures(repository.path, fresh)
+        found: dict[Signature, None] = {}
+        whole = []
+        for name, content in self._catalogue.signatures():
+            lines = list(parse_signatures(content))
+            present = [
+                line
+                for line in lines
+                if line.commit in commits or repository.objects.contains(bytes.fromhex(line.commit))
+            ]
+            found.update(dict.fromkeys(present))
+            if len(present) == len(lines):
+                whole.append(name)
+        keep_signatures(repository, found)
+        self._catalogue.signatures_kept(whole)
 
     def _note_shallow(self, boundary: set[str]) -> None:
         """Commits whose parents are left out; those whose parents all came are ordinary again."""

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 
 from koguma.images.errors import ImageError, ObjectMissingError, RefMovedError
 from koguma.images.refs import NO_COMMIT, RefKind, check_ref_name
-from koguma.images.signatures import Signature, add_signatures, signatures_of
+from koguma.images.signatures import Signature
 from koguma.images.transfer.ancestry import Complete, is_ancestor
+from koguma.images.transfer.signatures import keep_signatures
 from koguma.images.transfer.walk import Walk, one_by_one
 
 if TYPE_CHECKING:
@@ -53,28 +54,25 @@ def receive(
     with store.writing():
         store.refresh()
         repository.forget_shallow()
-        here = [item for item in signatures if store.contains(bytes.fromhex(item.commit))]
-        add_signatures(
-            repository.path,
-            [item for item in here if item not in signatures_of(repository.path, item.commit)],
-        )
-        return [_one(repository, update, author) for update in updates]
+        keep_signatures(repository, (item for item in signatures if store.contains(bytes.fromhex(item.commit))))
+        complete = Complete(repository.commit, store.contains, [ref.commit for ref in repository.refs.every()])
+        return [_one(repository, update, complete, author) for update in updates]
 
 
-def _one(repository: Repository, update: RefUpdate, author: str) -> RefResult:
+def _one(repository: Repository, update: RefUpdate, complete: Complete, author: str) -> RefResult:
     try:
-        _move(repository, update, author)
+        _move(repository, update, complete, author)
     except ImageError as error:
         return RefResult(update, str(error), isinstance(error, RefMovedError))
     return RefResult(update, None)
 
 
-def _move(repository: Repository, update: RefUpdate, author: str) -> None:
+def _move(repository: Repository, update: RefUpdate, complete: Complete, author: str) -> None:
     check_ref_name(update.name)
     if update.new is None:
         repository.refs.delete(update.kind, update.name, old=update.old or NO_COMMIT)
         return
-    _require_whole(repository, update.new)
+    _require_whole(repository, update.new, complete)
     if update.old and update.old != update.new and not update.force:
         if update.kind is RefKind.TAG:
             raise ImageError(f"a tag stays where it is, {update.name!r} is at {update.old[:12]} ({repository.path})")
@@ -86,9 +84,8 @@ def _move(repository: Repository, update: RefUpdate, author: str) -> None:
     repository.refs.update(update.kind, update.name, update.new, old=update.old, author=author, reason="push")
 
 
-def _require_whole(repository: Repository, commit: str) -> None:
+def _require_whole(repository: Repository, commit: str, complete: Complete) -> None:
     store = repository.objects
-    complete = Complete(repository.commit, store.contains, [ref.commit for ref in repository.refs.every()])
     if complete(commit):
         return
     try:
