@@ -450,6 +450,65 @@ def test_an_answer_that_only_drips_is_cut() -> None:
             backend.get("HEAD", bytes_max=1_000_000)
 
 
+def _go_on_with_100() -> Iterator[bytes]:
+    while True:
+        yield b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+def _drip_a_head() -> Iterator[bytes]:
+    yield b"HTTP/1.1 200 OK\r\nX: "
+    while time.sleep(0.02) is None:
+        yield b"x"
+
+
+def _send_trailers() -> Iterator[bytes]:
+    yield b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n"
+    while True:
+        yield b"X: y\r\n"
+
+
+def _drip_an_error() -> Iterator[bytes]:
+    yield b"HTTP/1.1 500 Oops\r\nContent-Length: 1000\r\n\r\n"
+    while time.sleep(0.02) is None:
+        yield b"x"
+
+
+@pytest.mark.parametrize("said", [_go_on_with_100, _drip_a_head, _send_trailers, _drip_an_error])
+def test_no_answer_holds_a_client_for_ever(said: Callable[[], Iterator[bytes]]) -> None:
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        for piece in said():
+            handler.wfile.write(piece)
+
+    with odd_server(answer) as url:
+        backend = HttpObjects(url, stall_s=0.2)
+        with pytest.raises(BackendUnreachable, match=r"timed out|bytes a second or more"):
+            backend.get("HEAD", bytes_max=100)
+
+
+def test_a_connection_is_used_again_and_has_all_its_time() -> None:
+    ports = set()
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        ports.add(handler.client_address[1])
+        send(b"hello")(handler)
+
+    with odd_server(answer) as url:
+        backend = HttpObjects(url, stall_s=5)
+        for _ in range(3):
+            assert backend.get("HEAD", bytes_max=100).data == b"hello"
+        assert [connection.sock.gettimeout() for connection in backend._idle] == [5]
+        backend.close()
+    assert len(ports) == 1
+
+
+def test_a_slow_line_has_time_for_every_small_piece_it_sends() -> None:
+    from koguma.images.transfer.http import _small
+
+    pieces = [*_small(bytes(200_000)), *_small(iter([bytes(5 << 20), b"rest"]))]
+    assert max(map(len, pieces)) == 64 * 1024
+    assert sum(map(len, pieces)) == 200_000 + (5 << 20) + 4
+
+
 def test_what_a_remote_says_is_shown_without_control_characters(victim: Repository) -> None:
     said = send(json.dumps({"error": "\x1b[2Jgone\r\nkoguma: all is well"}).encode(), 418)
     http_attempt(victim, {"/v1/refs": said}, ObjectBackendError, r"\?\[2Jgone\?\?koguma")
