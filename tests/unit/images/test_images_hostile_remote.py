@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import random
 import re
+import socket
 import struct
+import threading
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from hashlib import sha256
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -16,6 +19,8 @@ from pathlib import Path
 import httpx
 import pytest
 import zstandard
+from starlette.requests import Request
+from starlette.responses import Response
 
 from koguma.contracts.errors import BackendUnreachable, ObjectBackendError
 from koguma.contracts.objects import FakeObjects
@@ -27,7 +32,7 @@ from koguma.images.fsck import fsck
 from koguma.images.objects import BLOB, COMMIT, TREE
 from koguma.images.packs import PACK_HEADER, RAW, RECORD, ZSTD, encode_index, record_header
 from koguma.images.repository import Repository
-from koguma.images.transfer import fetching, incoming, pushing
+from koguma.images.transfer import fetching, incoming, pushing, server, serving
 from koguma.images.transfer.errors import HostileRemoteError, RemoteError
 from koguma.images.transfer.fetching import fetch
 from koguma.images.transfer.http import HttpObjects
@@ -425,8 +430,6 @@ def test_a_range_with_a_wrong_length_is_refused(answer: Callable[[BaseHTTPReques
 
 
 def test_silence_ends(victim: Repository) -> None:
-    import threading
-
     done = threading.Event()
     with odd_server(lambda _: done.wait(20) and None) as url:
         backend = HttpObjects(url, stall_s=0.2)
@@ -653,11 +656,18 @@ def test_a_server_gives_no_file_but_those_of_the_layout(site: Repository, name: 
         {"updates": [{"kind": "remotes", "name": "x", "old": None, "new": "0" * 64}], "author": ""},
         {"updates": [{"kind": "heads", "name": "x", "old": None, "new": "../x"}], "author": ""},
         {"updates": [{"kind": "heads", "name": "x", "old": None, "new": None}], "author": ""},
+        {"updates": [{"kind": "heads", "name": "x" * 301, "old": None, "new": "0" * 64}], "author": ""},
+        {"updates": [], "author": "\ud800"},
+        {"updates": [], "author": "me\nand you"},
+        {"updates": [], "author": ["me"]},
+        {"updates": [], "author": "me", "signatures": [["0" * 64, "0" * 16, "\ud800"]]},
     ],
 )
 def test_a_request_of_another_form_is_refused(site: Repository, document: object) -> None:
     with served(site.path) as url:
-        assert httpx.post(f"{url}/v1/refs", json=document).status_code == 400
+        answer = httpx.post(f"{url}/v1/refs", content=json.dumps(document))
+    assert answer.status_code == 400
+    assert "must have the form" in answer.json()["error"]
 
 
 def test_a_ref_with_dots_is_not_made(site: Repository) -> None:
@@ -671,12 +681,69 @@ def test_a_ref_with_dots_is_not_made(site: Repository) -> None:
 def test_an_upload_without_a_length_or_beyond_the_limit_is_refused(
     site: Repository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from koguma.images.transfer import server
-
     monkeypatch.setattr(server, "PACK_BYTES_MAX", 1000)
     with served(site.path) as url:
         assert httpx.post(f"{url}/v1/packs", content=b"x" * 1001).status_code == 413
         assert httpx.post(f"{url}/v1/packs", content=iter([b"x" * 10])).status_code == 413
+
+
+def test_uploads_that_are_silent_give_their_places_back(site: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "STALL_S", 0.1)
+    with served(site.path) as url, ExitStack() as stack:
+        silent = [begun(url, "/v1/packs", 1000, stack) for _ in range(server._UPLOADS_MAX)]
+        answer = httpx.post(f"{url}/v1/packs", content=PACK_START + record(BLOB, b"content"), timeout=10)
+        assert [connection.recv(12) for connection in silent] == [b"HTTP/1.1 408"] * len(silent)
+
+    assert answer.status_code == 201
+
+
+def test_pushes_that_wait_keep_no_reader_waiting(site: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
+    arrived, done = [], threading.Event()
+    salvage_at_once = server.Served._salvage
+
+    async def counted(self: server.Served, request: Request) -> Response:
+        arrived.append(request)
+        return await salvage_at_once(self, request)
+
+    monkeypatch.setattr(server.Served, "_salvage", counted)
+    monkeypatch.setattr(server.Served, "_salvage_now", lambda _: done.wait(20) and 0)
+    with served(site.path) as url, ExitStack() as stack:
+        try:
+            for _ in range(45):  # more than there are threads
+                begun(url, "/v1/salvage", 0, stack)
+            while len(arrived) < 45:
+                time.sleep(0.01)
+            assert httpx.get(f"{url}/v1/refs", timeout=5).json() == []
+        finally:
+            done.set()
+
+
+def begun(url: str, path: str, length: int, stack: ExitStack) -> socket.socket:
+    """A connection with a request whose body does not come."""
+    host, _, port = url.removeprefix("http://").partition(":")
+    connection = stack.enter_context(socket.create_connection((host, int(port)), timeout=10))
+    connection.sendall(f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n".encode())
+    return connection
+
+
+def test_labels_follow_the_next_push_whatever_went_wrong_with_the_last(
+    site: Repository, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    updates = []
+
+    def update(repository: Repository) -> None:
+        updates.append(repository)
+        if len(updates) == 1:
+            raise RuntimeError("something nobody thought of")
+
+    monkeypatch.setattr(Repository, "update_labels", update)
+    labels = serving._Labels(site.path)
+    for _ in range(2):
+        labels.later()
+        labels.wait()
+
+    assert len(updates) == 2
+    assert "labels must follow a push" in caplog.text
 
 
 def test_what_an_interrupted_upload_left_is_kept_as_far_as_it_is_right(site: Repository) -> None:
