@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
+from koguma.errors import KogumaError
 from koguma.images.bootcheck import check_artifacts
 from koguma.images.errors import ImageError
 from koguma.images.files import remove_tree, storage_errors, write_atomically
@@ -111,7 +112,7 @@ def _store(writer: ObjectWriter, item: SourcedObject, say: Callable[[str], None]
                 writer.add_stream(_chained(pieces, stream), kind=item.kind, expected=item.id)
                 return True
         content = b"".join(pieces)
-    except ImageError as error:
+    except KogumaError as error:
         say(f"the source could not give it: {error}")
         return False
     if sha256(content).digest() != item.id:
