@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import NamedTuple, Self
 
 from koguma.images.errors import ObjectMissingError
-from koguma.images.objects import ObjectStore, part_bytes_max
+from koguma.images.objects import PACK_MAX_BYTES, ObjectStore, part_bytes_max
 from koguma.images.packs import RECORD
 from koguma.images.transfer.catalogue import Catalogue, Place
 from koguma.images.transfer.errors import HostileRemoteError
@@ -25,6 +25,7 @@ GAP_MAX_BYTES = 64 * 1024
 """Records that are not wanted are read over when a request of their own would cost more than they do."""
 SPAN_MAX_BYTES = 4 * 1024 * 1024
 CONNECTIONS = 4
+_PARTS_MAX = 64
 
 Progress = Callable[[int], None]
 Require = Callable[[Header], None]
@@ -135,7 +136,6 @@ class Downloads:
                     absent.append((object_id, place))
             missing = sum(place.stored for _, place in absent)
             if absent and here * 10 <= missing:
-                self._next_part()
                 for arrived in self._spans(spans(absent), _whatever):
                     self._keep(arrived)
 
@@ -209,13 +209,10 @@ class Downloads:
             self._progress(size)
 
     def _part(self) -> PartFile:
-        if not self._parts:
-            self._next_part()
-        return self._parts[-1]
-
-    def _next_part(self) -> None:
-        if not self._parts or self._parts[-1].places:
+        """The part to add to. They end after a size, as a writer's packs do; each is an open file, so there are few."""
+        if not self._parts or (len(self._parts) < _PARTS_MAX and self._parts[-1].size_bytes >= PACK_MAX_BYTES):
             self._parts.append(self._new_part())
+        return self._parts[-1]
 
     def _read_here(self, object_id: bytes, kind: int) -> bytes:
         for part in self._parts:

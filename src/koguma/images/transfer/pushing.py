@@ -160,7 +160,7 @@ class _Push:
         if not tips:
             return 0, 0, []
         store = self._repository.objects
-        self._catalogue.refresh()
+        self._catalogue.refresh(to_stay=True)
         theirs = [ref.commit for ref in advertised.refs]
         complete = Complete(self._repository.commit, store.contains, theirs)
         plan = Walk(one_by_one(partial(store.read_part, verify=True)), self._catalogue.has, complete).run(

@@ -54,7 +54,7 @@ from koguma.images.transfer.limits import (
 from koguma.images.transfer.receiving import RefUpdate, receive
 
 _SERVED = re.compile(
-    r"koguma-repository|HEAD|shallow|packs/pack-[0-9a-f]{32}\.(pack|idx)|refs/(heads|tags)/[A-Za-z0-9%._+-]{1,300}"
+    r"koguma-repository|HEAD|shallow|packs/pack-[0-9a-f]{32}\.(pack|idx)|packs/condemned|refs/(heads|tags)/[A-Za-z0-9%._+-]{1,300}"
     r"|signatures/(log|[0-9a-f]{32})"
 )
 _LISTED = ("packs/", "refs/heads/", "refs/tags/", "signatures/")
