@@ -24,6 +24,20 @@ def configuration_file(environ: Mapping[str, str] = os.environ) -> Path | None:
     return next((path for path in SEARCH_PATHS if path.is_file()), None)
 
 
+REPOSITORY_MARKER = "koguma-repository"
+"""The file that makes a directory an image repository."""
+
+
+def repository_here() -> Path | None:
+    """The image repository that is the current directory, as git has it. Only one's own and root's: whoever puts one in
+    a common place must not get what is meant for another."""
+    try:
+        owner = os.stat(REPOSITORY_MARKER).st_uid  # noqa: PTH116 - loads nothing
+    except OSError:
+        return None
+    return Path.cwd() if owner in (0, os.geteuid()) else None
+
+
 def repository(environ: Mapping[str, str] = os.environ) -> Path | None:
     """The image repository; None when the configuration has a mistake there, about which `koguma.config` says more."""
     values = _values(configuration_file(environ))

@@ -7,6 +7,7 @@ holds, so that a new label boots at once. Writes nothing.
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from koguma.boot.errors import NotBootable
 from koguma.errors import KogumaError
 from koguma.images.signing import trusted_keys, verify
 from koguma.model.manifest import Manifest
+
+log = logging.getLogger(__name__)
 
 _COMMIT = re.compile(r"[0-9a-f]{64}")
 
@@ -73,7 +76,9 @@ class Labels:
         self._labels: Mapping[str, Label] = {}
 
     def all(self) -> Mapping[str, Label]:
-        """Every label by name; empty where no repository has been made yet."""
+        """Every label by name; empty where no repository has been made yet. A file that is damaged changes nothing:
+        `koguma image labels` writes it again.
+        """
         path = self._boot / "labels.json"
         try:
             stat = path.stat()
@@ -81,11 +86,14 @@ class Labels:
             return {}
         seen = (stat.st_mtime_ns, stat.st_ino, stat.st_size)
         if seen != self._seen:
-            document = json.loads(path.read_bytes())
-            self._labels = {
-                name: Label(name, item["commit"], item["kind"]) for name, item in document["labels"].items()
-            }
             self._seen = seen
+            try:
+                document = json.loads(path.read_bytes())
+                self._labels = {
+                    name: Label(name, item["commit"], item["kind"]) for name, item in document["labels"].items()
+                }
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+                log.error("labels.json must be readable, what it said before holds: %s (%s)", error, path)
         return self._labels
 
     def resolve(self, name: str) -> Label:

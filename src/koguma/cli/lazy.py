@@ -33,6 +33,8 @@ class LazyGroup(TyperGroup):
     """Heading of the help to commands, both in the order they are shown."""
     elsewhere: ClassVar[Mapping[str, str]] = {}
     """Commands that people know from a program like this one: what to say here instead."""
+    options_elsewhere: ClassVar[Mapping[str, Mapping[str, str]]] = {}
+    """Their options, by the name of the command here, "" for every command: what to say here instead."""
 
     def list_commands(self, _ctx: Any) -> list[str]:
         """All names, in the order of the help; for shell completion too."""
@@ -98,16 +100,18 @@ def _help_command() -> Any:
 
     @home.command("help", hidden=True)
     def show_help(
-        context: typer.Context, command: Annotated[str | None, typer.Argument(help="The command to tell of.")] = None
+        context: typer.Context,
+        words: Annotated[
+            list[str] | None, typer.Argument(metavar="[COMMAND]...", help="The command to tell of.")
+        ] = None,
     ) -> None:
         """Show this help, or that of a command."""
-        above: Any = context.parent
-        if command is None:
-            print(above.get_help())
-            return
-        found = above.command.get_command(above, command)
-        if found is None:
-            above.fail(f"{command!r} is not a command of {above.command_path}; {above.command_path} help lists them")
-        print(found.get_help(type(above)(found, info_name=command, parent=above)))
+        told: Any = context.parent
+        for word in words or ():
+            found = told.command.get_command(told, word) if hasattr(told.command, "get_command") else None
+            if found is None:
+                told.fail(f"{word!r} is not a command of {told.command_path}; {told.command_path} help lists them")
+            told = type(told)(found, info_name=word, parent=told)
+        print(told.get_help())
 
     return typer.main.get_command(home)

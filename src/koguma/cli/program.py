@@ -6,10 +6,13 @@ A module `koguma.cli.<noun>` offers `app: typer.Typer`; `Nouns` lists it with it
 from __future__ import annotations
 
 import sys
-from typing import Any
+from importlib.metadata import version
+from itertools import islice, takewhile
+from typing import Annotated, Any
 
 import typer
 
+from koguma.cli.errors import one_line
 from koguma.cli.lazy import Command, LazyGroup
 
 
@@ -49,9 +52,19 @@ app = typer.Typer(
 )
 
 
+def _print_version(said: bool) -> None:
+    if said:
+        print(f"koguma {version('koguma')}")
+        raise typer.Exit
+
+
 @app.callback()
-def _root() -> None:
-    """Options of the whole program would be here."""
+def _root(
+    said: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
 
 
 def run() -> int:
@@ -71,11 +84,28 @@ _UsageError: type[Exception] = typer.BadParameter.__bases__[0]
 
 
 def _print_usage_error(error: Any) -> None:
-    where = error.ctx.command_path if error.ctx else "koguma"
+    where = error.ctx.command_path if error.ctx else _command_said(sys.argv[1:])
     message = " ".join(error.format_message().split())
+    if hint := _known_elsewhere(error):
+        message = f"{message.partition(' (')[0].rstrip('.')}; {hint}"
     if type(error).__name__ == "NoArgsIsHelpError":
         print(error.format_message(), file=sys.stderr)
-    elif " help" in message:
-        print(f"koguma: {message}", file=sys.stderr)
+    elif hint or " help" in message:
+        print(f"koguma: {one_line(message)}", file=sys.stderr)
     else:
-        print(f"koguma: {message.rstrip('.')}; see: {where} --help", file=sys.stderr)
+        print(f"koguma: {one_line(message.rstrip('.'))}; see: {where} --help", file=sys.stderr)
+
+
+def _command_said(words: list[str]) -> str:
+    """The nouns and the command at the beginning of a command line, of which nothing more could be made."""
+    said = [word for before, word in zip(["", *words], words, strict=False) if before != "--repo" != word]
+    return " ".join(["koguma", *islice(takewhile(lambda word: not word.startswith("-"), said), 2)])
+
+
+def _known_elsewhere(error: Any) -> str:
+    """For an option that there is in a program like the one of these commands: what to say here."""
+    option, context = getattr(error, "option_name", ""), error.ctx
+    if not option or context is None or context.parent is None:
+        return ""
+    known = getattr(context.parent.command, "options_elsewhere", {})
+    return str(known.get(context.info_name, {}).get(option) or known.get("", {}).get(option, ""))

@@ -122,5 +122,5 @@ class _Search:
 def _labels(repository: Repository) -> list[Label]:
     try:
         return read_labels(repository.path)
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except ImageError:
         return []

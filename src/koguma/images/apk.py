@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import re
-from typing import Any
 
 from koguma.images.debian import read_text
 from koguma.images.packages import Installed
 from koguma.images.trees import Entry, Read
+from koguma.images.versions import number
 
 DATABASES = (b"lib/apk/db/installed", b"usr/lib/apk/db/installed")
 
+_SUFFIXES = ("alpha", "beta", "pre", "rc", "cvs", "svn", "git", "hg", "p")
+"""The first four come before the release itself, the others after it."""
+_PRERELEASES = 4
+_SUFFIX = re.compile(rf"_({'|'.join(_SUFFIXES)})(?![a-z])([0-9]*)")
 _VERSION = re.compile(
-    r"(?P<numbers>\d+(?:\.\d+)*)(?P<letter>[a-z]?)(?P<suffixes>(?:_[a-z]+\d*)*)(?:~[0-9a-f]+)?(?:-r(?P<release>\d+))?"
+    rf"(?P<first>[0-9]+)(?P<numbers>(?:\.[0-9]+)*)(?P<letter>[a-z]?)(?P<suffixes>(?:{_SUFFIX.pattern})*)"
+    r"(?:~(?P<hash>[0-9a-f]+))?(?:-r(?P<release>[0-9]+))?"
 )
-_SUFFIX = re.compile(r"_([a-z]+)(\d*)")
-_RANKS = {
-    name: rank for rank, name in enumerate(("alpha", "beta", "pre", "rc", "", "cvs", "svn", "git", "hg", "p"), start=-4)
-}
-"""Suffixes from before a release to after it; the empty one is the release itself, 0."""
+_PRERELEASE, _NO_VERSION, _END, _RELEASE, _HASH, _SUFFIX_NUMBER, _AFTER, _LETTER, _NUMBER = range(9)
+"""Kinds of parts. Of two versions that are equal up to parts of different kinds, the one with the lesser is before."""
+_Part = tuple[int, int, str]
+"""Its kind, and a number or a text."""
 
 
 def installed_packages(read: Read, root: Entry) -> list[Installed]:
@@ -33,43 +37,33 @@ def installed_packages(read: Read, root: Entry) -> list[Installed]:
 
 
 def compare_versions(left: str, right: str) -> int:
-    """Alpine's order: numbers, a letter, suffixes such as `_rc1` and `_p2`, the release `-r3`.
+    """Alpine's order: numbers, a letter, suffixes such as `_rc1` and `_p2`, a commit as `~3f2a`, the release `-r3`.
 
-    A number after the first that begins with 0 is a fraction: 1.05 is before 1.1. What is no version of this form is
-    before all that are, and ordered as text.
+    A number after the first that begins with 0 is a fraction: 1.05 is before 1.1. Versions are compared up to where
+    they depart from this form.
     """
-    first, second = _VERSION.fullmatch(left), _VERSION.fullmatch(right)
-    if first is None or second is None:
-        return (first is not None) - (second is not None) or (left > right) - (left < right)
-    return (
-        _compare_numbers(first["numbers"].split("."), second["numbers"].split("."))
-        or _order(first["letter"], second["letter"])
-        or _compare_suffixes(first["suffixes"], second["suffixes"])
-        or _order(int(first["release"] or 0), int(second["release"] or 0))
-    )
+    before, after = _parts(left), _parts(right)
+    return (before > after) - (before < after)
 
 
-def _compare_numbers(left: list[str], right: list[str]) -> int:
-    for position, (one, other) in enumerate(zip(left, right, strict=False)):
-        if position and (one.startswith("0") or other.startswith("0")):
-            found = _order(one.rstrip("0") or "0", other.rstrip("0") or "0") if one != other else 0
-        else:
-            found = _order(int(one), int(other))
-        if found:
-            return found
-    return _order(len(left), len(right))
-
-
-def _compare_suffixes(left: str, right: str) -> int:
-    one, other = _suffixes(left), _suffixes(right)
-    length = max(len(one), len(other))
-    release = [(0, 0)]
-    return _order(one + release * (length - len(one)), other + release * (length - len(other)))
-
-
-def _suffixes(text: str) -> list[tuple[int, int]]:
-    return [(_RANKS.get(name, 0), int(number or 0)) for name, number in _SUFFIX.findall(text)]
-
-
-def _order(left: Any, right: Any) -> int:
-    return int(left > right) - int(left < right)
+def _parts(version: str) -> list[_Part]:
+    found = _VERSION.match(version)
+    if found is None:
+        return [(_NO_VERSION, 0, "")]
+    parts: list[_Part] = [(_NUMBER, number(found["first"]), "")]
+    parts += [
+        (_NUMBER, 0, digits) if digits.startswith("0") else (_NUMBER, number(digits), "")
+        for digits in found["numbers"].split(".")[1:]
+    ]
+    if found["letter"]:
+        parts.append((_LETTER, 0, found["letter"]))
+    for name, digits in _SUFFIX.findall(found["suffixes"]):
+        rank = _SUFFIXES.index(name)
+        parts.append((_PRERELEASE if rank < _PRERELEASES else _AFTER, rank, ""))
+        if digits:
+            parts.append((_SUFFIX_NUMBER, number(digits), ""))
+    if found["hash"]:
+        parts.append((_HASH, 0, found["hash"]))
+    if found["release"]:
+        parts.append((_RELEASE, number(found["release"]), ""))
+    return [*parts, (_END if found.end() == len(version) else _NO_VERSION, 0, "")]

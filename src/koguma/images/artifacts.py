@@ -18,6 +18,7 @@ from koguma.images.commits import Commit
 from koguma.images.errors import ImageError, NotBootableError
 from koguma.images.files import (
     locked,
+    make_private_directory,
     remove_tree,
     sync_directory,
     sync_file,
@@ -49,7 +50,8 @@ def reason_not_bootable(repository: Repository, commit: Commit) -> str | None:
 
 
 def ensure_artifact(repository: Repository, commit: Commit, progress: Progress | None = None) -> str | None:
-    """None when the commit's artifact is there (now), else why there cannot be one.
+    """None when the commit's artifact is there (now), else why there cannot be one. Raises what kept it from being made
+    this time: KogumaError, OSError.
 
     Artifacts of different trees are made at the same time, by threads and by processes; of one tree one after another,
     so that the second finds the first one's root image.
@@ -67,11 +69,9 @@ def ensure_artifact(repository: Repository, commit: Commit, progress: Progress |
             _make(repository, commit, final, progress)
         except NotBootableError as error:
             noted = repository.path / "cache" / "unbootable" / commit.tree
-            noted.parent.mkdir(exist_ok=True)
+            make_private_directory(noted.parent)
             write_atomically(noted, str(error).encode())
             return str(error)
-        except ImageError as error:
-            return f"its artifact could not be made: {error}"
     return None
 
 
@@ -127,14 +127,14 @@ def _make(repository: Repository, commit: Commit, final: Path, progress: Progres
 
     store = repository.objects
     root = read_root(store.read_verified, bytes.fromhex(commit.tree))
-    boot_files = find_boot_files(store.read, root)
+    boot_files, machine = find_boot_files(store.read, root), architecture(store.read, root)
     with _new_folder(repository.path, final) as folder:
         files = {
             "kernel": _copy_out(repository, boot_files.kernel, folder / "kernel"),
             "initrd": _copy_out(repository, boot_files.initrd, folder / "initrd"),
             "root": provide_image(repository, commit, root, folder / _ROOT_IMAGE, progress),
         }
-        manifest = _manifest(repository, commit, root, files, boot_files.version, architecture(store.read, root))
+        manifest = _manifest(repository, commit, root, files, boot_files.version, machine)
         write_atomically(folder / "manifest.json", manifest)
         write_atomically(folder / "manifest.sig", sign_manifest(manifest, repository.path / "keys"))
         for file in files.values():

@@ -157,7 +157,7 @@ def _labels(repository: Path) -> tuple[dict[str, list[str]], list[str]]:
                 problems.append(f"{why}; koguma image labels makes labels.json again ({path})")
     except FileNotFoundError:
         return {}, []
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         problems.append(f"labels.json must be readable: {error}; koguma image labels writes it again ({path})")
     return by_commit, problems
 

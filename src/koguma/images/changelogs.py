@@ -11,7 +11,7 @@ from koguma.images.debian import compare_versions
 from koguma.images.diff import ChangelogEntry, PackageChange
 from koguma.images.trees import FILE, Entry, Read, resolve
 
-_HEADING = re.compile(r"[a-z0-9][a-z0-9.+-]* \(([^() \t]+)\)[^;\n]*;.*")
+_HEADING = re.compile(r"[a-z0-9][a-z0-9.+-]* \(([^() \t]{1,1000})\)[^;\n]*;.*")
 _NAMES = ("changelog.Debian.gz", "changelog.Debian.{architecture}.gz", "changelog.Debian", "changelog.gz", "changelog")
 """The last two are upstream's where there is one of the others."""
 _MAX_BYTES = 16 * 1024 * 1024
@@ -31,7 +31,7 @@ def debian_changelog(read: Read, root: Entry, change: PackageChange) -> tuple[Ch
             break
         path = f"usr/share/doc/{change.name}/{name.format(architecture=change.architecture)}"
         there = resolve(read, root, path.encode())
-        if there is None or there[1].kind != FILE or not there[1].size:
+        if there is None or there[1].kind != FILE or not 0 < there[1].size <= _MAX_BYTES:
             continue
         for entry in _entries(read(there[1].digest), change, compressed=name.endswith(".gz")):
             found.setdefault(entry.version, entry)

@@ -7,11 +7,15 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
+from koguma.images.errors import PackageDatabaseError
 from koguma.images.trees import FILE, Entry, Read, resolve
+from koguma.images.versions import number, split_epoch
 
 STATUS = b"var/lib/dpkg/status"
+TEXT_BYTES_MAX = 32 * 1024 * 1024
+"""What a list of packages or files may have: dpkg's status of twenty-five thousand packages."""
 _INSTALLED = ("installed", "triggers-awaited", "triggers-pending")
-_PART = re.compile(r"(\D*)(\d*)")
+_PART = re.compile(r"([^0-9]*)([0-9]*)")
 
 
 class Package(NamedTuple):
@@ -58,10 +62,20 @@ def native_architecture(read: Read, root: Entry) -> str | None:
 
 
 def read_text(read: Read, root: Entry, path: bytes) -> str:
+    """A list of a tree, empty where there is none. Raises PackageDatabaseError for one that is too large."""
     found = resolve(read, root, path)
-    if not found or found[1].kind != FILE or not found[1].size:
+    if not found or found[1].kind != FILE:
         return ""
-    return read(found[1].digest).decode("utf-8", errors="replace")
+    return read_list(read, found[1], path).decode("utf-8", errors="replace")
+
+
+def read_list(read: Read, entry: Entry, path: bytes, bytes_max: int | None = None) -> bytes:
+    """As `read_text`, of an entry that is known."""
+    bytes_max = TEXT_BYTES_MAX if bytes_max is None else bytes_max
+    if entry.size > bytes_max:
+        place = path.decode("utf-8", errors="backslashreplace")
+        raise PackageDatabaseError(f"a list must have at most {bytes_max} bytes, got {entry.size} (/{place})")
+    return read(entry.digest) if entry.size else b""
 
 
 def stanzas(text: str) -> Iterator[dict[str, str]]:
@@ -96,8 +110,7 @@ def compare_versions(left: str, right: str) -> int:
 @lru_cache(maxsize=4096)
 def version_key(version: str) -> tuple[int, tuple[int, ...], tuple[int, ...]]:
     """What orders versions as `compare_versions` does; kept, because changelogs are compared with few versions."""
-    head, colon, rest = version.partition(":")
-    epoch, rest = (int(head), rest) if colon and head.isdigit() else (0, version)
+    epoch, rest = split_epoch(version)
     upstream, dash, revision = rest.rpartition("-")
     return epoch, _part_key(upstream if dash else rest), _part_key(revision if dash else "")
 
@@ -109,7 +122,7 @@ def _part_key(part: str) -> tuple[int, ...]:
     """
     numbers: list[int] = []
     for text, digits in _PART.findall(part)[:-1] or [("", "")]:
-        numbers += [*map(_weight, text), 0, int(digits or 0)]
+        numbers += [*map(_weight, text), 0, number(digits)]
     return (*numbers, 0)
 
 

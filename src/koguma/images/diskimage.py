@@ -18,13 +18,14 @@ from typing import IO
 from koguma.images import qcow2
 from koguma.images.errors import ToolError, TreeError
 from koguma.images.importing.options import ImportOptions
+from koguma.images.importing.streams import PLAIN, compression_of
+from koguma.images.importing.tarreader import begins_tar
 from koguma.images.repository import Committed, Repository
 from koguma.images.tools import run_tool
 
 _MBR_SIGNATURE = b"\x55\xaa"
 _SECTOR = 512
 _PROBE_BYTES = 128 * 1024
-_TAR_MAGIC_AT = 257
 _ROOT_TYPES = ("4F68BCE3-E8CD-4DB1-96E7-FBCAF984B709", "B921B045-1DF0-41C3-AF44-4C6F280D3FAE")
 """GPT's types for a root of x86-64 and of arm64."""
 _CONTAINERS = ("0x5", "0xf", "0x85")
@@ -33,8 +34,9 @@ _NO_ROOT_TYPES = ("vfat", "swap", "iso9660")
 _UNREADABLE = {"crypto_LUKS": "it is encrypted", "LVM2_member": "it belongs to a volume group",
                "linux_raid_member": "it belongs to an array"}  # fmt: skip
 _MOUNT_OPTIONS = {"ext2": "", "ext3": ",noload", "ext4": ",noload", "xfs": ",norecovery,nouuid"}
-_HEADS = ((0x438, b"\x53\xef"), (0, b"XFSB"), (0x10040, b"_BHRfS_M"), (0, b"hsqs"), (1024, b"\xe2\xe1\xf5\xe0"))
-"""Where ext2 to ext4, XFS, btrfs, squashfs and erofs say what they are."""
+_HEADS = ((0, b"XFSB"), (0x10040, b"_BHRfS_M"), (0, b"hsqs"), (1024, b"\xe2\xe1\xf5\xe0"))
+"""Where XFS, btrfs, squashfs and erofs say what they are."""
+_EXT_OLD, _EXT_DYNAMIC = bytes(4), b"\1\0\0\0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +61,17 @@ def is_disk_image(file: IO[bytes]) -> bool:
         return False
     start = file.read(_PROBE_BYTES)
     file.seek(0)
+    if compression_of(start) != PLAIN or begins_tar(start):
+        return False
     if start.startswith(qcow2.MAGIC) or any(start[at : at + len(head)] == head for at, head in _HEADS):
         return True
-    is_tar = start[_TAR_MAGIC_AT : _TAR_MAGIC_AT + 5] == b"ustar"
-    return start[510:512] == _MBR_SIGNATURE and not is_tar
+    return start[510:512] == _MBR_SIGNATURE or _is_ext(start)
+
+
+def _is_ext(start: bytes) -> bool:
+    """By more than the two bytes of its magic: the sizes of its blocks, up to 64 KiB, and its revision."""
+    magic, block_log, revision = start[0x438:0x43A], start[0x418:0x41C], start[0x44C:0x450]
+    return magic == b"\x53\xef" and int.from_bytes(block_log, "little") <= 6 and revision in (_EXT_OLD, _EXT_DYNAMIC)
 
 
 def import_disk(

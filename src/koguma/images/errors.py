@@ -29,6 +29,10 @@ class RevisionError(ImageError):
     """A name, an abbreviation or an expression like `branch~2` leads to no commit."""
 
 
+class CommitError(ImageError):
+    """A commit cannot be made of what was said: its author, message or time."""
+
+
 class RefError(ImageError):
     """A ref's name is refused, or the ref is there (or not) against expectation."""
 
@@ -61,6 +65,10 @@ class SignatureError(ImageError):
 
 class KeyringError(ImageError):
     """A key cannot be added, rotated or revoked."""
+
+
+class PackageDatabaseError(ImageError):
+    """What a tree's package manager or its lists of accounts say cannot be read, or is too large to be honest."""
 
 
 class RecipeError(ImageError):

@@ -1,7 +1,8 @@
 """Root images: a commit's tree as squashfs or erofs, the same bytes from the same tree every time.
 
 squashfs is written straight from the packs (`squashfs`); mkfs.erofs reads directories only, so it gets a checkout.
-squashfs has no place for POSIX ACLs (`system.*` attributes): `attributes_lost` says which paths lose them.
+squashfs has no place for POSIX ACLs and what else is in none of its namespaces: `attributes_lost` says which paths
+lose some.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable
 from hashlib import sha256
+from itertools import chain
 from pathlib import Path
 from uuid import UUID
 
@@ -18,6 +20,7 @@ from koguma.images.errors import ImageError
 from koguma.images.files import made_whole, remove_tree
 from koguma.images.objects import ObjectStore
 from koguma.images.squashfs.image import write_image
+from koguma.images.squashfs.layout import ATTRIBUTE_PREFIXES
 from koguma.images.tools import run_tool
 from koguma.images.trees import FILE, NORMAL_MTIME_NS, Entry, walk
 
@@ -61,11 +64,9 @@ def check_output(output: Path) -> None:
 
 
 def attributes_lost(store: ObjectStore, root: Entry) -> list[bytes]:
-    """Paths whose ACLs a squashfs cannot hold."""
-    found = [
-        path for path, entry in walk(store.read, root) if any(name.startswith(b"system.") for name, _ in entry.xattrs)
-    ]
-    return [b"", *found] if any(name.startswith(b"system.") for name, _ in root.xattrs) else found
+    """Paths with attributes that a squashfs cannot hold, ACLs for the most part."""
+    found = chain(((b"", root),), walk(store.read, root))
+    return [path for path, entry in found if not all(name.startswith(ATTRIBUTE_PREFIXES) for name, _ in entry.xattrs)]
 
 
 def unpacked_size_bytes(store: ObjectStore, root: Entry) -> int:

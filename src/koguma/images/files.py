@@ -16,6 +16,7 @@ from typing import IO
 
 from koguma.images.errors import ImageError, StorageError
 
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _PARTS_MAX = 1024
 """Linux takes no more in one call."""
 
@@ -81,6 +82,13 @@ def begin_sync(descriptor: int, start: int, size: int) -> None:
     The advice is to let go of them. Of what has yet to be written Linux does not; it only begins to write it.
     """
     os.posix_fadvise(descriptor, start, size, os.POSIX_FADV_DONTNEED)
+
+
+def make_private_directory(path: Path) -> None:
+    """Make a directory that only its owner may enter, and such ones above it where they are missing."""
+    if not path.is_dir():
+        make_private_directory(path.parent)
+        path.mkdir(mode=0o700, exist_ok=True)
 
 
 def sync_directory(path: Path) -> None:
@@ -162,9 +170,57 @@ def remove_tree(path: Path) -> None:
     elif path.exists():
         if mounts := mounts_below(path):
             raise StorageError(f"a directory to be removed must hold no mount, got {mounts[0]}; umount it first")
-        import shutil  # noqa: PLC0415 - slow to load
+        _remove_below(path)
+        path.rmdir()
 
-        shutil.rmtree(path)
+
+def _remove_below(path: Path) -> None:
+    """Remove what is in a directory. However deep it is, that takes two descriptors and no recursion.
+
+    The way back up is `..`; a directory that was moved away meanwhile would lead elsewhere, so it is compared.
+    """
+    descriptor = os.open(path, _DIRECTORY)
+    above: list[tuple[str, list[str], tuple[int, int]]] = []
+    try:
+        folders = _unlink_files(descriptor)
+        while folders or above:
+            if folders:
+                name = folders.pop()
+                above.append((name, folders, _identity(descriptor)))
+                descriptor = _moved_to(descriptor, name)
+                folders = _unlink_files(descriptor)
+            else:
+                name, folders, identity = above.pop()
+                descriptor = _moved_to(descriptor, "..")
+                if _identity(descriptor) != identity:
+                    raise StorageError(f"a directory may not be moved while it is removed, {name!r} was")
+                os.rmdir(name, dir_fd=descriptor)
+    except OSError as error:
+        error.filename = str(path.joinpath(*(name for name, _, _ in above), str(error.filename)))
+        raise
+    finally:
+        os.close(descriptor)
+
+
+def _unlink_files(descriptor: int) -> list[str]:
+    """The subdirectories that are left."""
+    with os.scandir(descriptor) as found:
+        entries = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in found]
+    for name, is_folder in entries:
+        if not is_folder:
+            os.unlink(name, dir_fd=descriptor)
+    return [name for name, is_folder in entries if is_folder]
+
+
+def _moved_to(descriptor: int, name: str) -> int:
+    following = os.open(name, _DIRECTORY, dir_fd=descriptor)
+    os.close(descriptor)
+    return following
+
+
+def _identity(descriptor: int) -> tuple[int, int]:
+    status = os.fstat(descriptor)
+    return status.st_dev, status.st_ino
 
 
 def mounts_below(path: Path) -> list[str]:

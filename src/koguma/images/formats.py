@@ -28,12 +28,12 @@ def export_as(
     *,
     base: str = "",
     reference: str = "",
-    compression: str = "zstd",
+    compression: str | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Commit:
     """Write a commit to `output`, which must not exist; the same commit gives the same bytes. Returns the commit.
 
-    `base`, `reference` and `compression` are for OCI images, see `oci.exporting.export_oci`.
+    `base`, `reference` and `compression` (zstd otherwise) are for OCI images, see `oci.exporting.export_oci`.
     """
     if image_format not in FORMATS:
         raise ImageError(f"an export's format is one of {', '.join(FORMATS)}, got {image_format!r}")
@@ -47,11 +47,11 @@ def export_as(
             archive=image_format == "oci-archive",
             base=base,
             reference=reference,
-            compression=compression,
+            compression=compression or "zstd",
             progress=progress,
         )
-    if base or reference:
-        raise ImageError(f"a base and a reference are for OCI images, got format {image_format!r}")
+    if base or reference or compression:
+        raise ImageError(f"a base, a reference and a compression are for OCI images, got format {image_format!r}")
     if image_format == TAR:
         return export_tar(repository, revision, output, progress)
     try:

@@ -11,7 +11,18 @@ import stat
 from collections.abc import Collection
 
 from koguma.images.errors import TreeError
-from koguma.images.trees import BLOCK, CHARACTER, DIRECTORY, FIFO, FILE, SYMLINK, TARGET_MAX_BYTES, Entry, Xattrs
+from koguma.images.trees import (
+    BLOCK,
+    CHARACTER,
+    DIRECTORY,
+    FIFO,
+    FILE,
+    OVERLAY_XATTRS,
+    SYMLINK,
+    TARGET_MAX_BYTES,
+    Entry,
+    Xattrs,
+)
 
 _KINDS = {
     stat.S_IFREG: FILE,
@@ -21,8 +32,6 @@ _KINDS = {
     stat.S_IFBLK: BLOCK,
     stat.S_IFIFO: FIFO,
 }
-_OVERLAY_XATTRS = (b"trusted.overlay.", b"user.overlay.")
-"""The kernel's own notes in an overlay's upper layer; they describe the layer, not the file."""
 _NO_XATTRS = (errno.ENOTSUP, errno.ENODATA, errno.EPERM)
 
 
@@ -69,7 +78,7 @@ def read_xattrs(path: bytes) -> Xattrs:
         return ()
     raw = sorted(os.fsencode(name) for name in names)
     return tuple(
-        (name, os.getxattr(path, name, follow_symlinks=False)) for name in raw if not name.startswith(_OVERLAY_XATTRS)
+        (name, os.getxattr(path, name, follow_symlinks=False)) for name in raw if not name.startswith(OVERLAY_XATTRS)
     )
 
 

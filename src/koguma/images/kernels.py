@@ -9,9 +9,11 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from koguma.images.debian import version_key
+from koguma.images.debian import STATUS, version_key
 from koguma.images.errors import NotBootableError
 from koguma.images.trees import DIRECTORY, FILE, Entry, Read, decode, resolve
+from koguma.model.errors import InvalidValue
+from koguma.model.manifest import check_word
 
 _KERNEL = re.compile(rb"vmlinuz-([A-Za-z0-9][A-Za-z0-9._+~-]*)")
 _ARCHITECTURES = {"amd64": "x86_64", "arm64": "aarch64"}
@@ -31,7 +33,9 @@ class BootFiles(NamedTuple):
 
 
 def find_boot_files(read: Read, root: Entry) -> BootFiles:
-    """The kernel to boot and its initramfs. Raises NotBootableError that says what is missing."""
+    """The kernel to boot and its initramfs. Raises NotBootableError that says what is missing, or what no manifest can
+    hold.
+    """
     candidates = _linked(read, root) or _newest_first(read, root)
     if not candidates:
         raise NotBootableError("a bootable tree needs a kernel, there is none at /vmlinuz or /boot/vmlinuz-*")
@@ -39,17 +43,32 @@ def find_boot_files(read: Read, root: Entry) -> BootFiles:
         for name in (f"boot/initrd.img-{candidate.version}", f"boot/initramfs-{candidate.version}.img"):
             found = resolve(read, root, name.encode())
             if found and found[1].kind == FILE and found[1].size:
-                return BootFiles(candidate.version, candidate.kernel, found[1])
+                version = _described(candidate.version, "kernel_version", "the name of the kernel")
+                return BootFiles(version, candidate.kernel, found[1])
     version = candidates[0].version
     raise NotBootableError(f"a bootable tree needs an initramfs, there is no /boot/initrd.img-{version}")
 
 
 def architecture(read: Read, root: Entry) -> str:
-    """The machine type, from dpkg's own; x86_64 where dpkg says nothing."""
+    """The machine type, from dpkg's own; x86_64 where dpkg says nothing. Raises NotBootableError for one that no
+    manifest can hold.
+    """
     from koguma.images.debian import native_architecture  # noqa: PLC0415 - reads the status file, for labels only
 
     native = native_architecture(read, root)
-    return _ARCHITECTURES.get(native, native) if native else "x86_64"
+    if not native:
+        return "x86_64"
+    place = f"the Architecture of dpkg, /{STATUS.decode()}"
+    return _described(_ARCHITECTURES.get(native, native), "architecture", place)
+
+
+def _described(value: str, name: str, place: str) -> str:
+    """A value as a manifest holds it; asked for before a root image is made, which takes long."""
+    try:
+        check_word(value, name)
+    except InvalidValue as error:
+        raise NotBootableError(f"{error} ({place})") from None
+    return value
 
 
 def _linked(read: Read, root: Entry) -> list[_Candidate]:

@@ -88,6 +88,8 @@ def rotate_key(repository: Repository) -> tuple[str, str]:
     with _changing(repository.path):
         old = load_signing_key(folder)
         upcoming = folder / "next.pem"
+        if (identity := _identity(upcoming)) and (folder / "revoked" / f"{identity}.pem").exists():
+            upcoming.unlink()  # of a rotation that was cut short, before its key was revoked
         if not upcoming.exists():
             write_atomically(upcoming, _private_pem(Ed25519PrivateKey.generate()), mode=0o600)
         new = load_private_key(upcoming)
@@ -114,11 +116,14 @@ def revoke_key(repository: Repository, identity: str) -> tuple[str, list[str]]:
                 f"the key that signs cannot be revoked, got {identity}; make another one first with: "
                 "koguma image keys rotate"
             )
+        # The private half first: while the key is trusted, who was interrupted can do it again.
+        (folder / "retiring" / f"{identity}.pem").unlink(missing_ok=True)
+        if _identity(folder / "next.pem") == identity:
+            (folder / "next.pem").unlink()
         (folder / "revoked").mkdir(mode=0o700, exist_ok=True)
         (folder / "trusted" / f"{identity}.pem").rename(folder / "revoked" / f"{identity}.pem")
         sync_directory(folder / "trusted")
         sync_directory(folder / "revoked")
-        (folder / "retiring" / f"{identity}.pem").unlink(missing_ok=True)
     signed = dict.fromkeys(item.commit for item in all_signatures(repository.path) if item.key == identity)
     return identity, [
         commit for commit in signed if _has(repository, commit) and not verify_commit(repository, commit).valid
@@ -169,6 +174,14 @@ def _one(identity: str, known: list[str], repository: Path) -> str:
             f"trusted are {', '.join(known) or 'none'} ({repository / 'keys'})"
         )
     return found[0]
+
+
+def _identity(private: Path) -> str | None:
+    """The id of a private key's file; None when there is none that can be read."""
+    try:
+        return key_id(load_private_key(private).public_key())
+    except ManifestError:
+        return None
 
 
 def _has(repository: Repository, commit: str) -> bool:

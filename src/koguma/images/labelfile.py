@@ -8,6 +8,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from koguma.images.commits import is_id
+from koguma.images.errors import CorruptError
+
 FORMAT = "koguma-labels/1"
 
 
@@ -25,12 +28,20 @@ def labels_path(repository: Path) -> Path:
 
 
 def read_labels(repository: Path) -> list[Label]:
-    """The labels as published. A reader may do this at any time, without a lock."""
+    """The labels as published. A reader may do this at any time, without a lock. Raises CorruptError for a damaged
+    file; `koguma image labels` writes it again.
+    """
+    path = labels_path(repository)
     try:
-        document = json.loads(labels_path(repository).read_bytes())
+        document = json.loads(path.read_bytes())
+        labels = [Label(name, item["kind"], item["commit"]) for name, item in document["labels"].items()]
     except FileNotFoundError:
         return []
-    return [Label(name, item["kind"], item["commit"]) for name, item in document["labels"].items()]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise CorruptError(f"labels.json must be as it was written: {error!r} ({path})") from None
+    if not all(isinstance(label.kind, str) and is_id(label.commit) for label in labels):
+        raise CorruptError(f"labels.json must lead to commits by ids of 64 hex digits, it does not ({path})")
+    return labels
 
 
 def encode_labels(labels: Iterable[Label]) -> bytes:

@@ -10,14 +10,14 @@ artifact of the new one is there.
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from koguma.errors import KogumaError
 from koguma.images.artifacts import (
     artifact_path,
     artifact_sizes,
@@ -27,11 +27,14 @@ from koguma.images.artifacts import (
     remove_artifact,
 )
 from koguma.images.commits import ABBREVIATED_DIGITS, Commit, history
+from koguma.images.errors import CorruptError, ImageError
+from koguma.images.expired import Expired, read_expired, write_expired
 from koguma.images.files import locked, storage_errors, write_atomically
+from koguma.images.in_use import led_to, remember_use, remembered_use
 from koguma.images.labelfile import Label, encode_labels, labels_path, read_labels
 from koguma.images.pins import labels_in_use, pins
 from koguma.images.policy import Policy, load_policy
-from koguma.images.refs import Ref
+from koguma.images.refs import Ref, RefKind
 from koguma.images.retention import Found, Kept, Plan, plan_retention
 from koguma.images.rootimages import forget_images
 
@@ -61,10 +64,12 @@ class _Observed(NamedTuple):
 
     refs: Sequence[Ref]
     refused: Sequence[tuple[str, str]]
-    """Commits of refs that policy forbids to boot, each with the reason."""
+    """Commits of refs that policy forbids to boot and pinned ones that cannot be read, each with the reason."""
     commits: Mapping[str, Commit]
-    """Every commit a ref or a pin leads to: heads first, the newest of them first."""
+    """Every commit a ref, a pin or a label in use leads to: heads first, the newest of them first."""
     published: Mapping[str, Label]
+    used: Mapping[str, Sequence[str]]
+    """Labels that machines boot by, and the commits each of them leads to, or led to last."""
     policy: Policy
     plan: Plan
 
@@ -72,12 +77,20 @@ class _Observed(NamedTuple):
 def update_labels(repository: Repository, progress: Callable[[str, int], None] | None = None) -> LabelState:
     """Make the artifacts that are missing, publish the labels, let expired ones go; says which commits have none.
 
-    `progress` is told what is being made and the bytes taken in.
+    One artifact that cannot be made keeps no other from being made. Raises StorageError at the end when the system
+    refused something: a full disk. `progress` is told what is being made and the bytes taken in.
     """
+    refused: list[OSError] = []
 
     def ensure(commit: Commit) -> tuple[str, str | None]:
         told = (lambda size: progress(commit.short_id, size)) if progress else None
-        reason = ensure_artifact(repository, commit, told)
+        try:
+            reason = ensure_artifact(repository, commit, told)
+        except KogumaError as error:
+            reason = f"its artifact could not be made: {error}"
+        except OSError as error:
+            refused.append(error)
+            reason = f"its artifact could not be made: {error.strerror or error}"
         if reason is None:
             publish_labels(repository)
         return commit.id, reason
@@ -98,6 +111,8 @@ def update_labels(repository: Repository, progress: Callable[[str, int], None] |
             with _alone(repository):
                 seen = _publish(repository)
                 _remove_expired(repository, seen)
+        if refused:
+            raise refused[0]
         return _state(repository, seen, reasons)
 
 
@@ -126,8 +141,12 @@ def _alone(repository: Repository) -> Any:
 
 def _publish(repository: Repository) -> _Observed:
     seen = _observe(repository)
+    labels = _labels(repository, seen)
+    leads = {label.name: label.commit for label in labels}
+    # Before labels.json says something else: machines may boot by the name of a branch that was removed just now.
+    remember_use(repository.path, {name: leads.get(name, led[0]) for name, led in seen.used.items() if led})
     path = labels_path(repository.path)
-    data = encode_labels(_labels(repository, seen))
+    data = encode_labels(labels)
     if not path.exists() or path.read_bytes() != data:
         write_atomically(path, data)
     return seen
@@ -143,29 +162,53 @@ def _observe(repository: Repository) -> _Observed:
     for found in histories.values():
         for commit in found:
             commits.setdefault(commit.id, commit)
-    published = {label.name: label for label in read_labels(repository.path)}
+    remembered = remembered_use(repository.path)
+    published = _published(repository, refs, remembered)
+    used = {name: led_to(repository, name, published, remembered) for name in sorted(labels_in_use(repository.path))}
+    pinned = pins(repository.path)
+    in_use = _in_use(repository, refs, published, used)
+    for identity in (*pinned, *in_use):
+        try:
+            commits.setdefault(identity, commit_of(identity))
+        except ImageError as error:
+            if not _ready(repository, identity):
+                refused.append((identity, str(error)))
     plan = plan_retention(
         policy.labels,
         Found(
             refs=refs,
             histories=histories,
-            pinned=tuple(pins(repository.path)),
-            in_use=_in_use(repository, refs, published),
+            pinned=tuple(pinned),
+            in_use=in_use,
             sizes=artifact_sizes(repository.path) if policy.labels.budget_mib is not None else {},
-            evicted=tuple(commit for commit, item in _read_expired(repository.path).items() if item["evicted"]),
+            evicted={
+                commit: item.evicted_at_mib
+                for commit, item in read_expired(repository.path).items()
+                if item.evicted_at_mib is not None
+            },
         ),
         int(time.time()),
     )
-    return _Observed(refs, refused, commits, published, policy, plan)
+    return _Observed(refs, refused, commits, published, used, policy, plan)
 
 
-def _in_use(repository: Repository, refs: Sequence[Ref], published: Mapping[str, Label]) -> dict[str, str]:
-    """Commits that a boot service's machines boot, and those that are still the label of a ref that moved on."""
-    found = {
-        label.commit: f"label {name} of a machine"
-        for name in labels_in_use(repository.path)
-        if (label := published.get(name))
+def _published(repository: Repository, refs: Sequence[Ref], remembered: Mapping[str, str]) -> dict[str, Label]:
+    """The labels by name; where they are lost or damaged, those of branches that machines boot by."""
+    known = {
+        ref.name: Label(ref.name, ref.kind.word, remembered[ref.name])
+        for ref in refs
+        if ref.kind is RefKind.BRANCH and ref.name in remembered
     }
+    with suppress(CorruptError):
+        known |= {label.name: label for label in read_labels(repository.path)}
+    return known
+
+
+def _in_use(
+    repository: Repository, refs: Sequence[Ref], published: Mapping[str, Label], used: Mapping[str, Sequence[str]]
+) -> dict[str, str]:
+    """Commits that a boot service's machines boot, and those that are still the label of a ref that moved on."""
+    found = {commit: f"label {name} of a machine" for name, commits in used.items() for commit in commits}
     for ref in refs:
         before = published.get(ref.name)
         if before and before.commit != ref.commit and not _ready(repository, ref.commit):
@@ -202,37 +245,34 @@ def _still_bootable(repository: Repository, seen: _Observed, ref: Ref, before: L
 
 def _remove_expired(repository: Repository, seen: _Observed) -> None:
     """Note artifacts whose label went, and remove those whose grace is over: a machine may be fetching them."""
-    noted = _read_expired(repository.path)
+    noted = read_expired(repository.path)
     now = int(time.time())
-    expired: dict[str, dict[str, Any]] = {}
+    expired: dict[str, Expired] = {}
     for folder in sorted((repository.path / "boot" / "artifacts").iterdir()):
         commit = folder.name
         if commit.startswith(".") or commit in seen.plan.kept:
             continue
-        since = noted.get(commit, {}).get("since", now)
-        evicted = commit in seen.plan.evicted
-        if since + seen.policy.labels.grace_minutes * 60 <= now:
+        item = _expiry(seen, commit, noted.get(commit), now)
+        if item.since + seen.policy.labels.grace_minutes * 60 <= now:
             remove_artifact(repository.path, commit)
-            if not evicted:
+            if item.evicted_at_mib is None:
                 continue
-        expired[commit] = {"since": since, "evicted": evicted}
+        expired[commit] = item
     for commit in seen.plan.evicted:
-        expired.setdefault(commit, noted.get(commit, {"since": now, "evicted": True}))
+        expired.setdefault(commit, _expiry(seen, commit, noted.get(commit), now))
     if expired != noted:
-        write_atomically(_expired_path(repository.path), json.dumps(expired, indent=1).encode() + b"\n")
+        write_expired(repository.path, expired)
     forget_images(repository.path, {commit.tree for commit in seen.commits.values() if commit.id in seen.plan.kept})
 
 
-def _expired_path(repository: Path) -> Path:
-    return repository / "boot" / "expired.json"
-
-
-def _read_expired(repository: Path) -> dict[str, dict[str, Any]]:
-    try:
-        found: dict[str, dict[str, Any]] = json.loads(_expired_path(repository).read_bytes())
-    except (FileNotFoundError, ValueError):
-        return {}
-    return found
+def _expiry(seen: _Observed, commit: str, noted: Expired | None, now: int) -> Expired:
+    """What is to be noted of a commit without a label."""
+    budget = seen.policy.labels.budget_mib if commit in seen.plan.evicted else None
+    if noted is None or noted.since > now:
+        return Expired(now, budget)
+    if budget is None or noted.evicted_at_mib is None:
+        return Expired(noted.since, budget)
+    return noted if noted.evicted_at_mib >= budget else Expired(now, budget)  # it had come back meanwhile
 
 
 def _state(repository: Repository, seen: _Observed, reasons: Mapping[str, str | None]) -> LabelState:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from koguma.images.debian import read_text
+from koguma.images.debian import read_list, read_text
 from koguma.images.trees import DIRECTORY, FILE, Entry, Read, decode, resolve
 
 _INFO = b"var/lib/dpkg/info"
@@ -28,7 +28,7 @@ def _dpkg(read: Read, root: Entry, names: set[bytes]) -> list[str]:
     found = []
     for entry in decode(read(info[1].digest)):
         if entry.kind == FILE and entry.name.endswith(b".list") and entry.size:
-            content = b"\n" + read(entry.digest)
+            content = b"\n" + read_list(read, entry, _INFO + b"/" + entry.name)
             if any(line in content for line in wanted):
                 found.append(entry.name.removesuffix(b".list").decode())
     return found
@@ -46,15 +46,17 @@ def _apk(read: Read, root: Entry, names: set[bytes]) -> list[str]:
     found = []
     wanted = {name.decode(errors="replace") for name in names}
     for database in DATABASES:
-        package = folder = ""
+        package = ""
+        inside: set[str] = set()
         for line in read_text(read, root, database).splitlines():
             kind, _, value = line.partition(":")
             if kind == "P":
                 package = value
             elif kind == "F":
-                folder = value
-                if folder in wanted:
+                inside = {name.removeprefix(f"{value}/") for name in wanted if name.startswith(f"{value}/")}
+                inside = inside if value else wanted
+                if value in wanted:
                     found.append(package)
-            elif kind == "R" and f"{folder}/{value}".lstrip("/") in wanted:
+            elif kind == "R" and value in inside:
                 found.append(package)
     return found

@@ -7,7 +7,8 @@ of its own; adding a manager means adding a line to `_MANAGERS`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import cmp_to_key, lru_cache
+from contextlib import suppress
+from functools import cmp_to_key
 from typing import NamedTuple
 
 from koguma.images.diff import ChangelogEntry, PackageChange
@@ -23,6 +24,9 @@ class Installed(NamedTuple):
     version: str
 
 
+_Changelog = tuple[PackageChange, tuple[ChangelogEntry, ...]]
+
+
 class Manager(NamedTuple):
     """A family of packages. The functions import their modules when they are called: most trees have one family."""
 
@@ -32,12 +36,20 @@ class Manager(NamedTuple):
     read: Callable[[Read, Entry, Entry], tuple[list[Installed], list[Installed]]]
     """What only the first and what only the second tree has installed."""
     compare: Callable[[str, str], int]
-    changelog: Callable[[Read, Entry, PackageChange], tuple[ChangelogEntry, ...]]
+    changelogs: Callable[[Read, Entry, list[PackageChange]], Iterable[_Changelog]]
+    """Of upgraded packages, as they are found: what the second tree holds of their changelogs."""
+
+
+_CHANGELOGS_CHARS_MAX = 64 * 1024 * 1024
+"""Of all packages together: a new release of a distribution has a quarter of it."""
+_ENTRY_CHARS = 100
+"""What an entry counts for beside its text."""
+_KEPT_OBJECTS, _KEPT_BYTES = 256, 1024 * 1024
 
 
 def package_changes(read: Read, old: Entry, new: Entry) -> tuple[tuple[PackageChange, ...], tuple[str, ...]]:
     """The changes by package in order of names, and notes on databases that could not be read."""
-    read = lru_cache(maxsize=256)(read)  # every package's files are looked for along the same directories
+    read = _remembering(read)
     changes: list[PackageChange] = []
     notes: list[str] = []
     for manager in _MANAGERS:
@@ -45,10 +57,14 @@ def package_changes(read: Read, old: Entry, new: Entry) -> tuple[tuple[PackageCh
             continue
         try:
             before, after = manager.read(read, old, new)
+            found = [*_changes(manager, before, after)]
         except (ImageError, ValueError) as error:
             notes.append(f"packages of {manager.name} could not be compared: {error}")
             continue
-        changes += [_with_changelog(manager, read, new, change) for change in _changes(manager, before, after)]
+        told, whole = _changelogs(manager, read, new, found)
+        changes += [change._replace(changelog=told.get(change, ())) for change in found]
+        if not whole:
+            notes.append(f"changelogs of {manager.name} were left out: more than {_CHANGELOGS_CHARS_MAX} characters")
     return tuple(sorted(changes, key=lambda item: (item.name, item.architecture, item.new_version or ""))), tuple(notes)
 
 
@@ -81,13 +97,36 @@ def _by_name(packages: Iterable[Installed]) -> Mapping[tuple[str, str], list[str
     return found
 
 
-def _with_changelog(manager: Manager, read: Read, new: Entry, change: PackageChange) -> PackageChange:
-    if change.change != "upgraded":
-        return change
+def _changelogs(
+    manager: Manager, read: Read, new: Entry, changes: Iterable[PackageChange]
+) -> tuple[dict[PackageChange, tuple[ChangelogEntry, ...]], bool]:
+    """What there is of them, and whether that is all: a few kilobytes, compressed, may be gigabytes of changelogs."""
+    told: dict[PackageChange, tuple[ChangelogEntry, ...]] = {}
+    left = _CHANGELOGS_CHARS_MAX
     try:
-        return change._replace(changelog=manager.changelog(read, new, change))
-    except (ImageError, ValueError, OSError, EOFError):
-        return change  # a changelog is a help; a damaged one is for fsck to tell
+        for change, entries in manager.changelogs(read, new, [item for item in changes if item.change == "upgraded"]):
+            left -= sum(_ENTRY_CHARS + len(entry.text) for entry in entries)
+            if left < 0:
+                return told, False
+            told[change] = entries
+    except (ImageError, ValueError):
+        pass  # a changelog is a help; a damaged one is for fsck to tell
+    return told, True
+
+
+def _remembering(read: Read) -> Read:
+    """Keeps small contents: every package's files are looked for along the same directories."""
+    kept: dict[bytes, bytes] = {}
+
+    def reading(object_id: bytes) -> bytes:
+        content = kept.get(object_id)
+        if content is None:
+            content = read(object_id)
+            if len(content) <= _KEPT_BYTES and len(kept) < _KEPT_OBJECTS:
+                kept[object_id] = content
+        return content
+
+    return reading
 
 
 def _dpkg(read: Read, old: Entry, new: Entry) -> tuple[list[Installed], list[Installed]]:
@@ -103,10 +142,14 @@ def _dpkg_compare(left: str, right: str) -> int:
     return compare_versions(left, right)
 
 
-def _dpkg_changelog(read: Read, new: Entry, change: PackageChange) -> tuple[ChangelogEntry, ...]:
+def _dpkg_changelogs(read: Read, new: Entry, upgrades: list[PackageChange]) -> Iterator[_Changelog]:
+    if not upgrades:
+        return
     from koguma.images.changelogs import debian_changelog  # noqa: PLC0415
 
-    return debian_changelog(read, new, change)
+    for change in upgrades:
+        with suppress(ImageError, ValueError):
+            yield change, debian_changelog(read, new, change)
 
 
 def _rpm(read: Read, old: Entry, new: Entry) -> tuple[list[Installed], list[Installed]]:
@@ -122,10 +165,10 @@ def _rpm_compare(left: str, right: str) -> int:
     return compare_versions(left, right)
 
 
-def _rpm_changelog(read: Read, new: Entry, change: PackageChange) -> tuple[ChangelogEntry, ...]:
-    from koguma.images.rpm import changelog  # noqa: PLC0415
+def _rpm_changelogs(read: Read, new: Entry, upgrades: list[PackageChange]) -> Iterator[_Changelog]:
+    from koguma.images.rpm import changelogs  # noqa: PLC0415
 
-    return changelog(read, new, change)
+    return changelogs(read, new, upgrades)
 
 
 def _apk(read: Read, old: Entry, new: Entry) -> tuple[list[Installed], list[Installed]]:
@@ -141,7 +184,7 @@ def _apk_compare(left: str, right: str) -> int:
     return compare_versions(left, right)
 
 
-def _no_changelog(_read: Read, _new: Entry, _change: PackageChange) -> tuple[ChangelogEntry, ...]:
+def _no_changelogs(_read: Read, _new: Entry, _upgrades: list[PackageChange]) -> Iterable[_Changelog]:
     return ()  # apk keeps none
 
 
@@ -151,7 +194,7 @@ def _without(packages: list[Installed], others: list[Installed]) -> list[Install
 
 
 _MANAGERS = (
-    Manager("dpkg", (b"var/lib/dpkg/status",), _dpkg, _dpkg_compare, _dpkg_changelog),
-    Manager("rpm", (b"var/lib/rpm", b"usr/lib/sysimage/rpm"), _rpm, _rpm_compare, _rpm_changelog),
-    Manager("apk", (b"lib/apk/db/installed", b"usr/lib/apk/db/installed"), _apk, _apk_compare, _no_changelog),
+    Manager("dpkg", (b"var/lib/dpkg/status",), _dpkg, _dpkg_compare, _dpkg_changelogs),
+    Manager("rpm", (b"var/lib/rpm", b"usr/lib/sysimage/rpm"), _rpm, _rpm_compare, _rpm_changelogs),
+    Manager("apk", (b"lib/apk/db/installed", b"usr/lib/apk/db/installed"), _apk, _apk_compare, _no_changelogs),
 )

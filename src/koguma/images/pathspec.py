@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterable
 from fnmatch import translate
 
+from koguma.images.errors import RevisionError
+
 _GLOB = re.compile(rb"[*?\[]")
 
 
@@ -15,6 +17,8 @@ class PathSpec:
 
     def __init__(self, patterns: Iterable[str | bytes] = ()) -> None:
         raw = [os.fsencode(pattern) for pattern in patterns]
+        if b"" in raw:
+            raise RevisionError("a path may not be empty; . means all")
         cleaned = [b"/".join(part for part in item.split(b"/") if part not in (b"", b".")) for item in raw]
         self.plain = tuple(item for item in cleaned if not _GLOB.search(item))
         self._globs = [re.compile(os.fsencode(translate(os.fsdecode(item)))) for item in cleaned if _GLOB.search(item)]

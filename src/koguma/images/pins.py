@@ -1,7 +1,7 @@
 """What must keep its boot artifact whatever the policy says: commits an operator pinned, labels that machines use.
 
 Owns `pins/` of a repository, one file per pinned commit, and reads `boot/in-use/`, where whoever serves labels says
-which ones its machines boot by (both drawn in FORMAT.md).
+which ones its machines boot by (both drawn in FORMAT.md). Which commits these lead to `in_use` finds.
 """
 
 from __future__ import annotations
@@ -55,8 +55,11 @@ def labels_in_use(repository: Path) -> set[str]:
     found: set[str] = set()
     for path in (repository / "boot" / "in-use").glob("*.json"):
         try:
-            found.update(str(name) for name in json.loads(path.read_bytes())["labels"])
-        except (ValueError, KeyError, TypeError) as error:
+            labels = json.loads(path.read_bytes())["labels"]
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             # Nothing may expire by half a list.
             raise PolicyError(f"what is in use must be readable: {error} ({os.fspath(path)})") from None
+        if not isinstance(labels, list) or not all(isinstance(name, str) for name in labels):
+            raise PolicyError(f"what is in use must be a list of labels, it is none ({os.fspath(path)})")
+        found.update(labels)
     return found

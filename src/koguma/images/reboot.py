@@ -1,46 +1,41 @@
-"""What a reboot from one commit to another means for a machine: kernel, services, users, configuration, memory.
+"""What a reboot from one commit to another means for a machine: kernel, services, users, configuration, programs.
 
 Works from a diff that was made already and opens only what that names. Users, units and configuration are read as the
-distributions lay them out: /etc/passwd, systemd's unit directories, /etc.
+distributions lay them out: /etc/passwd, systemd's unit directories, /etc. Every change of the diff is told by kind.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from koguma.images.debian import read_text
+from koguma.images.accounts import LISTS, AccountChange, account_changes
 from koguma.images.diff import Diff, FileChange
 from koguma.images.errors import NotBootableError
 from koguma.images.kernels import BootFiles, find_boot_files
-from koguma.images.trees import DIRECTORY, SYMLINK, Entry, Read
+from koguma.images.trees import FILE, SYMLINK, Entry, Read
+from koguma.images.units import UnitChange, unit_change, unit_changes
 
-UNIT_FOLDERS = (
-    b"etc/systemd/system/",
-    b"usr/lib/systemd/system/",
-    b"lib/systemd/system/",
-    b"usr/local/lib/systemd/system/",
-)
-UNIT_KINDS = (b".service", b".timer", b".socket", b".mount", b".path", b".target", b".automount", b".swap")
+_UNITS = b"systemd/system/"
+"""All directories of units have it in their names."""
 _MODULES = (b"lib/modules/", b"usr/lib/modules/")
 _FIRMWARE = (b"lib/firmware/", b"usr/lib/firmware/")
-_USER_FILES = (b"etc/passwd", b"etc/group", b"etc/shadow", b"etc/gshadow", b"etc/subuid", b"etc/subgid")
+_BACKUPS = frozenset(path + b"-" for path in LISTS)
+_LIBRARY = re.compile(rb"\.so(\.[0-9.]+)?$")
+_COMMAND = re.compile(rb"(^|/)s?bin/[^/]+$")
+_SETUID, _SETGID, _SET_IDS, _EXECUTABLE = 0o4000, 0o2000, 0o6000, 0o111
+_CAPABILITIES = b"security.capability"
 
 
-class UnitChange(NamedTuple):
-    """What happens to one systemd unit: added, removed, changed, enabled, disabled, masked or unmasked."""
+class PrivilegeChange(NamedTuple):
+    """A file that began or ceased to run with the rights of its owner or group, or with capabilities."""
 
-    unit: str
+    path: bytes
+    privilege: str
+    """setuid, setgid or capabilities."""
     change: str
-
-
-class AccountChange(NamedTuple):
-    """A user or group that was added, removed or changed."""
-
-    kind: str
-    """user or group."""
-    name: str
-    change: str
+    """gained, lost, or changed: other capabilities, another owner or group."""
 
 
 class Reboot(NamedTuple):
@@ -56,7 +51,13 @@ class Reboot(NamedTuple):
     units: tuple[UnitChange, ...]
     accounts: tuple[AccountChange, ...]
     configuration: tuple[FileChange, ...]
-    """Files below /etc that are neither units nor the lists of accounts."""
+    """What is below /etc and is told neither as a unit nor as an account."""
+    privileges: tuple[PrivilegeChange, ...]
+    programs: tuple[FileChange, ...]
+    """What may be executed, and links to that."""
+    libraries: tuple[FileChange, ...]
+    others: tuple[FileChange, ...]
+    """What is none of these. Directories are among them if they changed themselves, or came or went empty."""
     grown_bytes: int
     """How much more the files take, unpacked; hard links count once for each name."""
     root_image_bytes: tuple[int | None, int | None] = (None, None)
@@ -72,7 +73,7 @@ class Reboot(NamedTuple):
     def nothing(self) -> bool:
         """Whether the machine would not notice."""
         told = (self.kernel_changed, self.initramfs_changed, self.modules, self.firmware, self.units, self.accounts)
-        return not any((*told, self.configuration, self.grown_bytes))
+        return not any((*told, self.configuration, self.privileges, self.programs, self.libraries, self.others))
 
 
 def reboot_meaning(
@@ -83,100 +84,117 @@ def reboot_meaning(
     `images` are the sizes of the root images, where there are any.
     """
     before, after = _boot_files(read, old), _boot_files(read, new)
+    kernel_changed = _kernel(before) != _kernel(after)
+    initramfs_changed = (before.initrd.digest if before else None) != (after.initrd.digest if after else None)
+    boot = [side for side in (before, after) if side]
+    told = {side.kernel.digest for side in boot} if kernel_changed else set()
+    told |= {side.initrd.digest for side in boot} if initramfs_changed else set()
+    accounts = account_changes(read, old, new, {item.path for item in diff.files if item.path in LISTS})
+    kinds = _Kinds.of(diff.files, told, accounts.told)
     return Reboot(
         kernel=(before.version if before else None, after.version if after else None),
-        kernel_changed=_kernel(before) != _kernel(after),
-        initramfs_changed=(before.initrd.digest if before else None) != (after.initrd.digest if after else None),
-        modules=_below(diff.files, _MODULES),
-        firmware=_below(diff.files, _FIRMWARE),
-        units=unit_changes(diff.files),
-        accounts=(
-            *_account_changes(read, old, new, "user", b"etc/passwd", diff.files),
-            *_account_changes(read, old, new, "group", b"etc/group", diff.files),
-        ),
-        configuration=tuple(item for item in diff.files if _is_configuration(item)),
+        kernel_changed=kernel_changed,
+        initramfs_changed=initramfs_changed,
+        modules=len(kinds.modules),
+        firmware=len(kinds.firmware),
+        units=unit_changes(kinds.units),
+        accounts=accounts.changes,
+        configuration=tuple(kinds.configuration),
+        privileges=tuple(privilege_changes(diff.files)),
+        programs=tuple(kinds.programs),
+        libraries=tuple(kinds.libraries),
+        others=tuple(kinds.others),
         grown_bytes=sum(item.new_size - item.old_size for item in diff.files),
         root_image_bytes=images,
     )
 
 
-def unit_changes(files: Iterable[FileChange]) -> tuple[UnitChange, ...]:
-    """Changes of systemd's units, of their overrides (`x.service.d/*.conf`) and of what boots start (`*.wants`)."""
-    found: dict[tuple[str, str], UnitChange] = {}
-    for item in files:
-        told = _unit_change(item) if item.path.startswith(UNIT_FOLDERS) else None
-        if told:
-            found.setdefault((told.unit, told.change), told)
-    # A unit that is gone is not also disabled, and a new one that starts is told as both.
-    removed = {unit for unit, change in found if change == "removed"}
-    kept = [told for told in found.values() if not (told.unit in removed and told.change == "disabled")]
-    return tuple(sorted(kept, key=lambda told: (told.unit, told.change)))
+class _Kinds(NamedTuple):
+    """The changes of a diff, each under the first kind that it is of."""
+
+    units: list[FileChange]
+    configuration: list[FileChange]
+    modules: list[FileChange]
+    firmware: list[FileChange]
+    libraries: list[FileChange]
+    programs: list[FileChange]
+    others: list[FileChange]
+
+    @classmethod
+    def of(cls, files: tuple[FileChange, ...], boot: set[bytes], accounts: frozenset[bytes]) -> _Kinds:
+        """`boot` are the contents, and `accounts` the lists, that are told already."""
+        kinds = cls([], [], [], [], [], [], [])
+        for item, following in zip(files, (*files[1:], None), strict=False):
+            path = item.path
+            if item.kind == "directory":
+                if not _is_told_by(item, following):
+                    (kinds.configuration if path.startswith(b"etc/") else kinds.others).append(item)
+            elif _UNITS in path and unit_change(item):
+                kinds.units.append(item)
+            elif path.startswith(b"etc/"):
+                if path not in accounts or not _is_only_content(item):
+                    (kinds.others if path in _BACKUPS else kinds.configuration).append(item)
+            elif (found := kinds._list_of(item)) is not None:
+                found.append(item)
+            elif not (path.startswith(b"boot/") and any(side and side.digest in boot for side in (item.old, item.new))):
+                kinds.others.append(item)
+        return kinds
+
+    def _list_of(self, item: FileChange) -> list[FileChange] | None:
+        """Where a file belongs that is neither configuration nor a unit; None: to the others."""
+        path = item.path
+        if path.startswith(_MODULES):
+            return self.modules
+        if path.startswith(_FIRMWARE):
+            return self.firmware
+        if b".so" in path and _LIBRARY.search(path):
+            return self.libraries
+        return self.programs if _is_program(item.old, path) or _is_program(item.new, path) else None
 
 
-def _unit_change(item: FileChange) -> UnitChange | None:
-    """What a change below one of the folders of units means."""
-    if item.kind == "directory":
-        return None
-    folder = next(each for each in UNIT_FOLDERS if item.path.startswith(each))
-    parent, _, name = item.path.removeprefix(folder).rpartition(b"/")
-    if parent.endswith(b".d"):
-        return UnitChange(_text(parent[:-2]), "changed")
-    if not name.endswith(UNIT_KINDS):
-        return None
-    if parent.endswith((b".wants", b".requires", b".upholds")):
-        started = {"added": "enabled", "removed": "disabled"}
-        return UnitChange(_text(name), started[item.change]) if item.change in started else None
-    return None if parent else UnitChange(_text(name), _change_of_itself(item))
+def _is_told_by(directory: FileChange, following: FileChange | None) -> bool:
+    """Whether a directory came or went with what is in it, which stands next in a diff."""
+    if following is None or directory.change == "changed" or following.change != directory.change:
+        return False
+    return following.path.startswith(directory.path + b"/")
 
 
-def _change_of_itself(item: FileChange) -> str:
-    """What a unit's own file or link says: a link to /dev/null masks it, another one in /etc is an alias."""
-    if _is_mask(item.old) != _is_mask(item.new):
-        return "masked" if _is_mask(item.new) else "unmasked"
-    if item.path.startswith(b"etc/") and _is_alias(item):
-        return {"added": "enabled", "removed": "disabled"}.get(item.change, item.change)
-    return item.change
+def _is_only_content(item: FileChange) -> bool:
+    return item.change == "changed" and {"content", "time"}.issuperset(item.aspects)
 
 
-def _is_mask(entry: Entry | None) -> bool:
-    return entry is not None and entry.kind == SYMLINK and entry.target == b"/dev/null"
+def _is_program(entry: Entry | None, path: bytes) -> bool:
+    if entry is None or entry.kind != SYMLINK:
+        return entry is not None and entry.kind == FILE and bool(entry.mode & _EXECUTABLE)
+    return _COMMAND.search(path) is not None
 
 
-def _is_alias(item: FileChange) -> bool:
-    """Whether this is a link in /etc to a unit elsewhere: `systemctl enable` makes those for aliases."""
-    return all(entry is None or entry.kind == SYMLINK for entry in (item.old, item.new))
-
-
-def _account_changes(
-    read: Read, old: Entry, new: Entry, kind: str, path: bytes, files: Iterable[FileChange]
-) -> list[AccountChange]:
-    if not any(item.path == path for item in files):
-        return []
-    before, after = _accounts(read, old, path), _accounts(read, new, path)
+def privilege_changes(files: Iterable[FileChange]) -> list[PrivilegeChange]:
+    """Files that became or ceased to be setuid or setgid, and whose capabilities changed."""
     changes = []
-    for name in sorted(before.keys() | after.keys()):
-        if before.get(name) != after.get(name):
-            change = "added" if name not in before else "removed" if name not in after else "changed"
-            changes.append(AccountChange(kind, name, change))
+    for item in files:
+        before, after = _privileges(item.old), _privileges(item.new)
+        for name in sorted(before.keys() | after.keys()) if before or after else ():
+            if before.get(name) != after.get(name):
+                change = "gained" if name not in before else "lost" if name not in after else "changed"
+                changes.append(PrivilegeChange(item.path, name, change))
     return changes
 
 
-def _accounts(read: Read, root: Entry, path: bytes) -> dict[str, str]:
-    lines = read_text(read, root, path).splitlines()
-    return {line.partition(":")[0]: line for line in lines if ":" in line}
+_NO_PRIVILEGES: dict[str, bytes | int] = {}
 
 
-def _is_configuration(item: FileChange) -> bool:
-    if not item.path.startswith(b"etc/") or item.path in _USER_FILES or item.path.endswith(b"-"):
-        return False
-    if item.path.startswith(UNIT_FOLDERS[0]):
-        return False
-    entry = item.new or item.old
-    return entry is not None and entry.kind != DIRECTORY
-
-
-def _below(files: Iterable[FileChange], folders: tuple[bytes, ...]) -> int:
-    return sum(item.path.startswith(folders) and item.kind != "directory" for item in files)
+def _privileges(entry: Entry | None) -> dict[str, bytes | int]:
+    """What a file runs with beside the rights of its caller."""
+    if entry is None or not (entry.mode & _SET_IDS or entry.xattrs) or entry.kind != FILE:
+        return _NO_PRIVILEGES
+    found: dict[str, bytes | int] = {}
+    if entry.mode & _SETUID:
+        found["setuid"] = entry.uid
+    if entry.mode & _SETGID:
+        found["setgid"] = entry.gid
+    capabilities = dict(entry.xattrs).get(_CAPABILITIES)
+    return found if capabilities is None else {**found, "capabilities": capabilities}
 
 
 def _boot_files(read: Read, root: Entry) -> BootFiles | None:
@@ -188,7 +206,3 @@ def _boot_files(read: Read, root: Entry) -> BootFiles | None:
 
 def _kernel(files: BootFiles | None) -> tuple[str, bytes] | None:
     return (files.version, files.kernel.digest) if files else None
-
-
-def _text(name: bytes) -> str:
-    return name.decode("utf-8", errors="backslashreplace")

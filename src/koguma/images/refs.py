@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote, unquote
 
-from koguma.images.commits import is_id
+from koguma.images.commits import as_line, is_id
 from koguma.images.errors import RefError, RefMovedError
 from koguma.images.files import locked, storage_errors, sync_directory, write_all, write_atomically
 
@@ -265,7 +265,7 @@ class Refs:
 
 def log_line(change: RefChange) -> bytes:
     """A line of a log, with its checksum."""
-    author, reason = (text.replace("\t", " ").replace("\n", " ") for text in (change.author, change.reason))
+    author, reason = as_line(change.author), as_line(change.reason)
     line = f"{change.old} {change.new} {change.time}\t{author}\t{reason}".encode()
     return line + b"\t%08x\n" % zlib.crc32(line)
 

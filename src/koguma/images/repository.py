@@ -15,14 +15,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 from koguma.images import revisions
-from koguma.images.commits import Commit, decode_commit, is_id
-from koguma.images.errors import ImageError, RefError, RepositoryError, RevisionError, SignatureError
+from koguma.images.commits import Commit, check_time, check_words, decode_commit, is_id
+from koguma.images.errors import CorruptError, ImageError, RefError, RepositoryError, RevisionError, SignatureError
 from koguma.images.files import storage_errors, write_atomically
 from koguma.images.history import ancestors, in_order
 from koguma.images.objects import COMMIT, ObjectStore, ObjectWriter, part_bytes_max
 from koguma.images.refs import DEFAULT_BRANCH, Ref, RefChange, RefKind, Refs, check_ref_name
 from koguma.images.shallow import read_shallow
 from koguma.images.trees import Entry, read_root
+from koguma.places import REPOSITORY_MARKER
 
 if TYPE_CHECKING:
     from koguma.images.diff import Diff
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from koguma.images.reboot import Reboot
 
 FORMAT = b"koguma-repository/1\n"
-_MARKER = "koguma-repository"
 _PRIVATE = ("packs", "cache", "cache/stat", "edit", "tmp", "locks")
 _PUBLIC = ("boot", "boot/artifacts", "boot/stage1")
 
@@ -45,6 +45,8 @@ class Committed(NamedTuple):
     commit: Commit
     created: bool
     """False: the tree is the one the branch already has, so there was nothing to commit."""
+    left_out: tuple[bytes, ...] = ()
+    """Names of extended attributes that an archive had and Linux has no place for."""
 
 
 class Repository:
@@ -65,7 +67,12 @@ class Repository:
 
     @classmethod
     def _init(cls, path: Path) -> Repository:
-        if not (path / _MARKER).exists() and path.exists() and any(path.iterdir()) and not (path / "packs").is_dir():
+        if (
+            not (path / REPOSITORY_MARKER).exists()
+            and path.exists()
+            and any(path.iterdir())
+            and not (path / "packs").is_dir()
+        ):
             raise RepositoryError(f"a new repository needs a new or empty directory, got {str(path)!r}")
         path.mkdir(parents=True, exist_ok=True)
         for name in _PRIVATE:
@@ -77,9 +84,9 @@ class Repository:
         create_keys(path / "keys")
         refs = Refs(path)
         refs.create_directories()
-        if not (path / _MARKER).exists():
+        if not (path / REPOSITORY_MARKER).exists():
             refs.set_head(DEFAULT_BRANCH)
-            write_atomically(path / _MARKER, FORMAT)
+            write_atomically(path / REPOSITORY_MARKER, FORMAT)
         repository = cls.open(path)
         if not (path / "boot" / "labels.json").exists():
             repository.update_labels()
@@ -89,7 +96,7 @@ class Repository:
     def open(cls, path: Path) -> Repository:
         """Open a repository. Raises RepositoryError when there is none of this format."""
         try:
-            marker = (path / _MARKER).read_bytes()
+            marker = (path / REPOSITORY_MARKER).read_bytes()
         except OSError:
             raise RepositoryError(
                 f"there is no image repository at {str(path)!r}; make one with: koguma image --repo {path} init"
@@ -216,9 +223,12 @@ class Repository:
     def is_labelled(self, commit: str) -> bool:
         """Whether every branch and tag on this commit is a label that leads to it, and its artifact is there.
 
-        Under a policy, which may say otherwise by now, the answer is no.
+        Under a policy, which may say otherwise by now, the answer is no; where labels.json is damaged, it is, too.
         """
-        named = {label.name for label in self.labels() if label.commit == commit}
+        try:
+            named = {label.name for label in self.labels() if label.commit == commit}
+        except CorruptError:
+            return False
         refs = {ref.name for ref in self.refs.all() if ref.commit == commit}
         return self._artifact(commit).is_dir() and refs <= named and not (self.path / "policy.toml").exists()
 
@@ -269,6 +279,7 @@ class Repository:
         from koguma.images.scan import scan  # noqa: PLC0415
 
         check_ref_name(branch)
+        check_words(author or default_author(), message)  # before a long walk
         base = self.refs.get(RefKind.BRANCH, branch)
         with self.objects.writing() as writer:
             root = scan(
@@ -303,9 +314,11 @@ class Repository:
             parents=tuple(parents),
             author=author or default_author(),
             time=int(time.time()),
-            message=message.strip(),
+            message=message.replace("\r\n", "\n").strip(),
             notes=dict(notes or {}),
         )
+        check_words(commit.author, commit.message)
+        check_time(commit.time)
         content = commit.to_bytes()
         if len(content) > part_bytes_max(COMMIT):
             raise ImageError(
@@ -390,7 +403,8 @@ class Repository:
         check_ref_name(name)
         commit = self.resolve(start)
         if self.refs.get(kind, name):
-            raise RefError(f"a {kind.word} named {name!r} exists already; remove it with: koguma image rm {name}")
+            mend = f"branch -f {name} {start}" if kind is RefKind.BRANCH else f"rm {name}"
+            raise RefError(f"a {kind.word} named {name!r} exists already; to have another: koguma image {mend}")
         self.refs.update(kind, name, commit.id, old=None, author=default_author(), reason=f"created from {start}")
         return Ref(name, kind, commit.id)
 
@@ -423,8 +437,17 @@ def default_author() -> str:
     """KOGUMA_AUTHOR, else user@host."""
     if named := os.environ.get("KOGUMA_AUTHOR"):
         return named
-    user = os.environ.get("USER") or str(os.geteuid())
-    return f"{user}@{os.uname().nodename}"
+    return f"{os.environ.get('USER') or _user_name()}@{os.uname().nodename}"
+
+
+def _user_name() -> str:
+    """As the system knows it: timers and services have no USER."""
+    import pwd  # noqa: PLC0415 - most have a USER
+
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return str(os.geteuid())
 
 
 __all__ = ["Committed", "Repository", "default_author", "is_id"]

@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
-from koguma.images.commits import Commit
+from koguma.images.commits import TIME_MAX_S, Commit
 from koguma.images.policy import LabelPolicy
 from koguma.images.refs import Ref
 
@@ -38,8 +38,10 @@ class Found(NamedTuple):
     """Commit -> what it is used for, for instance "label compute of a machine"."""
     sizes: Mapping[str, int] = MappingProxyType({})
     """Commit -> bytes of its artifact, where there is one."""
-    evicted: Collection[str] = ()
-    """Commits that lost their artifact for want of space: only a lasting reason brings it back."""
+    evicted: Mapping[str, int] = MappingProxyType({})
+    """Commits that lost their artifact for want of space, and the budget it was, in MiB: a lasting reason or a larger
+    budget brings it back.
+    """
 
 
 class Plan(NamedTuple):
@@ -65,7 +67,7 @@ def plan_retention(policy: LabelPolicy, found: Found, now: int) -> Plan:
             if commit.id not in kept and (reason := _for_a_time(policy, ref, number, commit, now)):
                 kept[commit.id] = reason
     commits = {commit.id: commit for history in found.histories.values() for commit in history}
-    evicted = {item for item in found.evicted if item in kept and not kept[item].for_good}
+    evicted = {item for item in kept if not kept[item].for_good and _stays_evicted(policy, found.evicted.get(item))}
     evicted |= _over_budget(policy, found, {item: kept[item] for item in kept if item not in evicted}, commits)
     expired = {
         item: _why_expired(policy, space=item in evicted) for item in commits if item not in kept or item in evicted
@@ -87,10 +89,14 @@ def _for_good(found: Found) -> dict[str, Kept]:
 def _for_a_time(policy: LabelPolicy, ref: Ref, number: int, commit: Commit, now: int) -> Kept | None:
     if ref.kind.word == "branch" and number < policy.keep_commits_per_branch:
         return Kept(f"one of the newest {policy.keep_commits_per_branch} of {ref.name}", for_good=False)
-    until = commit.time + policy.keep_days * _DAY_S
+    until = min(commit.time + policy.keep_days * _DAY_S, TIME_MAX_S)
     if until > now:
         return Kept(f"younger than {policy.keep_days} days", for_good=False, until=until)
     return None
+
+
+def _stays_evicted(policy: LabelPolicy, evicted_at_mib: int | None) -> bool:
+    return evicted_at_mib is not None and policy.budget_mib is not None and policy.budget_mib <= evicted_at_mib
 
 
 def _over_budget(

@@ -13,8 +13,9 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from koguma.errors import KogumaError
 from koguma.images.commits import Commit
-from koguma.images.files import write_atomically, written_whole
+from koguma.images.files import make_private_directory, write_atomically, written_whole
 from koguma.images.trees import Entry
 
 if TYPE_CHECKING:
@@ -42,15 +43,15 @@ def copy_kept_image(repository: Repository, tree: str, output: Path) -> bool:
 
     It is what an export would make, byte for byte, and what the manifest of the commit signs.
     """
-    kept, noted = repository.root_image(tree), _noted(kept_image(repository.path, tree))
-    if kept is None or noted is None:
+    kept = repository.root_image(tree)
+    if kept is None or (made := _as_made(repository.path, kept, tree)) is None:
         return False
     with suppress(_DamagedError), written_whole(output) as file, kept.open("rb", buffering=0) as image:
         digest, size = sha256(), 0
         while piece := image.read(_PIECE_BYTES):
             digest.update(piece)
             size += file.write(piece)
-        if noted != f"{digest.hexdigest()} {size}":
+        if made != f"{digest.hexdigest()} {size}":
             raise _DamagedError
         return True
     return False
@@ -67,15 +68,15 @@ def provide_image(
 
     kept = kept_image(repository.path, commit.tree)
     same = repository.root_image(commit.tree)
-    if same is not None:
+    if same is not None and (made := _as_made(repository.path, same, commit.tree)):
         digest, size = file_digest(same)
-        if _noted(kept) in (None, f"{digest} {size}"):
+        if made == f"{digest} {size}":
             os.link(same, path)
             return ManifestFile(path.name, size, digest)
     forget_image(kept)  # damaged on the disk and no donor; or notes without their image
     packed = write_image(repository.objects, root, path, donor_of(repository, commit), progress)
     digest, size = file_digest(path)
-    kept.parent.mkdir(exist_ok=True)
+    make_private_directory(kept.parent)
     # Before the image: one that a power cut left without its last blocks is found out by its digest.
     write_atomically(_digest_path(kept), f"{digest} {size}".encode())
     write_atomically(note_path(kept), encode_note(packed))
@@ -140,9 +141,25 @@ def _digest_path(image: Path) -> Path:
     return image.with_suffix(".sha256")
 
 
-def _noted(image: Path) -> str | None:
-    """Digest and size of a kept image as it was made."""
+def _as_made(repository: Path, image: Path, tree: str) -> str | None:
+    """Digest and size of a tree's image when it was made: as noted where it is kept, else by the signed manifest of the
+    artifact it is of. None: nobody says, so nobody can tell whether it is whole.
+    """
+    kept = kept_image(repository, tree)
+    with suppress(FileNotFoundError):
+        return _digest_path(kept).read_text(encoding="ascii", errors="replace")
+    return None if image == kept else _as_signed(repository, image.parent, tree)
+
+
+def _as_signed(repository: Path, artifact: Path, tree: str) -> str | None:
+    from koguma.images.signing import trusted_keys, verify  # noqa: PLC0415 - `log` must start fast
+    from koguma.model.manifest import Manifest  # noqa: PLC0415
+
     try:
-        return _digest_path(image).read_text(encoding="ascii")
-    except FileNotFoundError:
+        data = (artifact / "manifest.json").read_bytes()
+        verify(data, (artifact / "manifest.sig").read_bytes(), trusted_keys(repository / "keys"))
+        manifest = Manifest.from_bytes(data)
+    except (KogumaError, OSError):
         return None
+    root = manifest.files["root"] if (manifest.commit, manifest.tree) == (artifact.name, tree) else None
+    return f"{root.sha256} {root.size_bytes}" if root else None

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from koguma.images.diff import ChangelogEntry, PackageChange
+from koguma.images.errors import PackageDatabaseError
 from koguma.images.packages import Installed
-from koguma.images.rpmdb import PackageDatabaseError, header_blobs
+from koguma.images.rpmdb import header_blobs
 from koguma.images.trees import Entry, Read
+from koguma.images.versions import number, split_epoch
 
 NAME, VERSION, RELEASE, EPOCH, ARCHITECTURE = 1000, 1001, 1002, 1003, 1022
 CHANGELOG_NAME, CHANGELOG_TEXT = 1081, 1082
@@ -22,7 +24,10 @@ _INT32, _STRING, _STRING_ARRAY, _TRANSLATED = 4, 6, 8, 9
 _TAG = struct.Struct(">IIII")
 """Tag, type, offset of the value, number of values."""
 _TAGS_MAX = 100_000
-_PART = re.compile(r"\d+|[A-Za-z]+|~|\^")
+_HEADER_BYTES_MAX = 64 * 1024 * 1024
+"""The header of a package with a quarter of a million files."""
+_PATH_BYTES_MAX = 4096
+_PART = re.compile(r"[0-9]+|[A-Za-z]+|~|\^")
 
 
 class Header:
@@ -31,6 +36,8 @@ class Header:
     def __init__(self, blob: bytes) -> None:
         if len(blob) < 8:
             raise PackageDatabaseError(f"a header must have an index, got {len(blob)} bytes")
+        if len(blob) > _HEADER_BYTES_MAX:
+            raise PackageDatabaseError(f"a header must have at most {_HEADER_BYTES_MAX} bytes, got {len(blob)}")
         count, size = struct.unpack_from(">II", blob)
         if count > _TAGS_MAX or 8 + 16 * count + size > len(blob):
             raise PackageDatabaseError(f"a header must be as long as its index says, got {len(blob)} bytes")
@@ -39,35 +46,37 @@ class Header:
         self._values_at = 8 + 16 * count
 
     def text(self, tag: int) -> str:
-        return next(iter(self.texts(tag)), "")
+        """The first text of a tag; empty when the header has no such tag."""
+        return next(self.texts(tag), "")
 
-    def texts(self, tag: int) -> list[str]:
-        """A text, or texts; empty when the header has no such tag."""
+    def texts(self, tag: int) -> Iterator[str]:
         kind, at, count = self._place(tag)
-        if kind not in (_STRING, _STRING_ARRAY, _TRANSLATED):
-            return []
-        found = []
-        for _ in range(count):
+        for _ in range(count if kind in (_STRING, _STRING_ARRAY, _TRANSLATED) else 0):
             end = self._blob.find(b"\0", at)
             if end < 0:
                 raise PackageDatabaseError(f"a text must end within its header (tag {tag})")
-            found.append(self._blob[at:end].decode("utf-8", errors="replace"))
+            yield self._blob[at:end].decode("utf-8", errors="replace")
             at = end + 1
-        return found
 
     def number(self, tag: int) -> int | None:
-        kind, at, count = self._place(tag)
-        return int(struct.unpack_from(">I", self._blob, at)[0]) if kind == _INT32 and count else None
+        """The first number of a tag."""
+        return next(self.numbers(tag), None)
 
-    def files(self) -> set[bytes]:
-        """The paths the package owns, relative to the root."""
-        kind, at, count = self._place(FOLDER_NUMBERS)
+    def numbers(self, tag: int) -> Iterator[int]:
+        kind, at, count = self._place(tag)
         if kind != _INT32:
-            return set()
-        folders = self.texts(FOLDERS)
-        numbers = struct.unpack_from(f">{count}I", self._blob, at)
-        pairs = zip(numbers, self.texts(BASE_NAMES), strict=False)
-        return {(folders[number] + name).strip("/").encode() for number, name in pairs if number < len(folders)}
+            return
+        if at + 4 * count > len(self._blob):
+            raise PackageDatabaseError(f"a number must lie within its header (tag {tag})")
+        for place in range(at, at + 4 * count, 4):
+            yield int.from_bytes(self._blob[place : place + 4], "big")
+
+    def files(self) -> Iterator[bytes]:
+        """The paths the package owns, relative to the root; none that is longer than Linux allows."""
+        folders = [*self.texts(FOLDERS)]
+        for folder, name in zip(self.numbers(FOLDER_NUMBERS), self.texts(BASE_NAMES), strict=False):
+            if folder < len(folders) and len(folders[folder]) + len(name) < _PATH_BYTES_MAX:
+                yield (folders[folder] + name).strip("/").encode()
 
     @property
     def label(self) -> str:
@@ -83,11 +92,7 @@ class Header:
 
 def headers(read: Read, root: Entry) -> Iterator[Header]:
     """The headers of all installed packages. Raises PackageDatabaseError."""
-    for blob in header_blobs(read, root):
-        try:
-            yield Header(blob)
-        except struct.error as error:
-            raise PackageDatabaseError(f"a header must be whole: {error}") from None
+    return map(Header, header_blobs(read, root))
 
 
 def installed_packages(read: Read, root: Entry) -> list[Installed]:
@@ -95,21 +100,24 @@ def installed_packages(read: Read, root: Entry) -> list[Installed]:
     return sorted({_installed(header) for header in headers(read, root) if header.text(NAME) != "gpg-pubkey"})
 
 
-def changelog(read: Read, root: Entry, change: PackageChange) -> tuple[ChangelogEntry, ...]:
-    """The entries of an upgraded package after its old version, newest first.
+def changelogs(
+    read: Read, root: Entry, upgrades: Iterable[PackageChange]
+) -> Iterator[tuple[PackageChange, tuple[ChangelogEntry, ...]]]:
+    """For each upgraded package the entries after its old version, newest first; the database is read once."""
+    wanted = {Installed(change.name, change.architecture, change.new_version or ""): change for change in upgrades}
+    for header in headers(read, root) if wanted else ():
+        if change := wanted.pop(_installed(header), None):
+            yield change, _changelog(header, change.old_version or "")
 
-    rpm's entries are named `author - version-release` by custom; one that names no version counts with the one before.
-    """
-    wanted = Installed(change.name, change.architecture, change.new_version or "")
-    header = next((item for item in headers(read, root) if _installed(item) == wanted), None)
-    if header is None:
-        return ()
-    names, texts = header.texts(CHANGELOG_NAME), header.texts(CHANGELOG_TEXT)
+
+def _changelog(header: Header, old_version: str) -> tuple[ChangelogEntry, ...]:
+    """rpm's entries are named `author - version-release` by custom; without a version one counts with that before."""
+    names = [*header.texts(CHANGELOG_NAME)]
     if not any(map(_version_in, names)):
         return ()
     entries: list[ChangelogEntry] = []
-    old = _without_epoch(change.old_version or "")
-    for name, text in zip(names, texts, strict=False):
+    old = split_epoch(old_version)[1]
+    for name, text in zip(names, header.texts(CHANGELOG_TEXT), strict=False):
         version = _version_in(name)
         # An entry lacks the distribution's suffix: `1.2-3` is not newer than `1.2-3.fc40`, and it ends the reading.
         if version and compare_versions(version, old) <= 0:
@@ -127,17 +135,12 @@ def _installed(header: Header) -> Installed:
 def _version_in(name: str) -> str:
     """The version that the heading of a changelog's entry ends with, or nothing."""
     last = name.rstrip().rpartition(" ")[2].lstrip("-")
-    return _without_epoch(last) if re.match(r"\d", last) else ""
-
-
-def _without_epoch(version: str) -> str:
-    head, colon, rest = version.partition(":")
-    return rest if colon and head.isdigit() else version
+    return split_epoch(last)[1] if re.match("[0-9]", last) else ""
 
 
 def compare_versions(left: str, right: str) -> int:
     """rpm's order: epoch, version, release."""
-    (left_epoch, left_rest), (right_epoch, right_rest) = _epoch(left), _epoch(right)
+    (left_epoch, left_rest), (right_epoch, right_rest) = split_epoch(left), split_epoch(right)
     if left_epoch != right_epoch:
         return -1 if left_epoch < right_epoch else 1
     (left_version, _, left_release), (right_version, _, right_release) = (
@@ -146,11 +149,6 @@ def compare_versions(left: str, right: str) -> int:
     return compare_parts(left_version, right_version) or (
         compare_parts(left_release, right_release) if left_release and right_release else 0
     )
-
-
-def _epoch(version: str) -> tuple[int, str]:
-    head, colon, rest = version.partition(":")
-    return (int(head), rest) if colon and head.isdigit() else (0, version)
 
 
 def compare_parts(left: str, right: str) -> int:
@@ -178,5 +176,5 @@ def _rank(part: str) -> int:
 
 def _within(left: str, right: str) -> int:
     if left.isdigit():
-        return int(left) - int(right)
+        return number(left) - number(right)
     return (left > right) - (left < right)

@@ -26,6 +26,9 @@ from koguma.images.objects import TREE, ObjectStore, ObjectWriter
 from koguma.images.statcache import RECENT_NS, SIGNATURE, UNTRUSTED, CachedDirectory, StatCache
 from koguma.images.trees import DEPTH_MAX, DIRECTORY, EMPTY_DIGEST, FILE, Entry, decode, encode, encode_root, link_id
 
+_FRAMES_MAX = 2 * DEPTH_MAX + 500
+"""A comprehension is a frame, too."""
+
 _NO_NAMES = b"\0\0"
 """The signature of an empty directory."""
 
@@ -99,7 +102,7 @@ class _walking:  # noqa: N801 - used like a function
     def __enter__(self) -> None:
         self._before = sys.getrecursionlimit()
         self._collected = gc.isenabled()
-        sys.setrecursionlimit(max(self._before, 2 * DEPTH_MAX + 500))  # each level is two calls
+        sys.setrecursionlimit(max(self._before, _FRAMES_MAX))
         gc.disable()
 
     def __exit__(self, *_: object) -> None:

@@ -12,27 +12,31 @@ import binascii
 import os
 import re
 import zlib
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cryptography.exceptions import InvalidSignature
 
-from koguma.images.errors import ImageError, SignatureError
+from koguma.images.errors import CorruptError, ImageError, SignatureError
 from koguma.images.files import locked, storage_errors, sync_directory, write_all
+from koguma.images.objects import COMMIT
 from koguma.images.policy import load_policy
 from koguma.images.refs import RefKind
 from koguma.images.signing import key_id, signing_keys, trusted_keys
 
 if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
     from koguma.images.repository import Repository
 
 FOLDER = "signatures"
 _LOG = "log"
 _LINE = re.compile(rb"([0-9a-f]{64}) ([0-9a-f]{16}) ([A-Za-z0-9+/]{86}==) ([0-9a-f]{8})")
+_UNVERIFIED_MAX, _UNVERIFIED_OF_KEY_MAX = 64, 4
+"""Lines that a commit keeps of keys that are not trusted here: the log is read as a whole, nobody shall fill it."""
 LINE_BYTES = 64 + 1 + 16 + 1 + 88 + 1 + 8 + 1
 
 
@@ -62,11 +66,19 @@ class Verdict:
 
 
 def sign_commit(repository: Repository, commit: str) -> tuple[str, ...]:
-    """Sign a commit with the keys of this repository; the ids of the keys. Signing it again changes nothing."""
+    """Sign a commit with the keys of this repository; the ids of the keys. Signing it again changes nothing.
+
+    A wrong line of a key is no signature of it: whoever may push can bring one.
+    """
     content = repository.objects.read_verified(bytes.fromhex(commit))
-    present = {signature.key for signature in signatures_of(repository.path, commit)}
+    present = signatures_of(repository.path, commit)
+    fresh = []
     keys = signing_keys(repository.path / "keys")
-    fresh = [signature_by(key, commit, content) for key in keys if key_id(key.public_key()) not in present]
+    for key in keys:
+        public = key.public_key()
+        identity = key_id(public)
+        if not any(item.key == identity and _is_by(public, item, content) for item in present):
+            fresh.append(signature_by(key, commit, content))
     add_signatures(repository.path, fresh)
     return tuple(key_id(key.public_key()) for key in keys)
 
@@ -79,11 +91,9 @@ def verify_commit(repository: Repository, commit: str) -> Verdict:
     for signature in signatures_of(repository.path, commit):
         if signature.key not in trusted:
             untrusted.append(signature.key)
-            continue
-        try:
-            trusted[signature.key].verify(base64.b64decode(signature.encoded, validate=True), content)
+        elif _is_by(trusted[signature.key], signature, content):
             valid.append(signature.key)
-        except (InvalidSignature, binascii.Error, ValueError):
+        else:
             wrong.append(signature.key)
     return Verdict(tuple(dict.fromkeys(valid)), tuple(dict.fromkeys(untrusted)), tuple(dict.fromkeys(wrong)))
 
@@ -132,6 +142,29 @@ def add_signatures(repository: Path, signatures: Iterable[Signature]) -> None:
             sync_directory(repository)
 
 
+def receive_signatures(repository: Repository, signatures: Iterable[Signature]) -> None:
+    """Keep signatures that come from elsewhere: of commits that are stored, not kept yet, and not wrong.
+
+    Those of keys that nobody trusts here are kept unseen, a few: a key may be trusted later.
+    """
+    known = set(all_signatures(repository.path))
+    trusted = trusted_keys(repository.path / "keys")
+    unverified = [item for item in known if item.key not in trusted]
+    of_commit = Counter(item.commit for item in unverified)
+    of_key = Counter((item.commit, item.key) for item in unverified)
+    fresh = []
+    for item in dict.fromkeys(signatures):
+        if item in known or not _is_credible(repository, trusted, item):
+            continue
+        if item.key not in trusted:
+            if of_key[item.commit, item.key] >= _UNVERIFIED_OF_KEY_MAX or of_commit[item.commit] >= _UNVERIFIED_MAX:
+                continue
+            of_key[item.commit, item.key] += 1
+            of_commit[item.commit] += 1
+        fresh.append(item)
+    add_signatures(repository.path, fresh)
+
+
 def signatures_of(repository: Path, commit: str) -> list[Signature]:
     return [item for item in _search(repository, commit.encode()) if item.commit == commit]
 
@@ -169,6 +202,26 @@ def check_signatures(repository: Repository) -> Iterator[str]:
 
 def signature_by(key: Ed25519PrivateKey, commit: str, content: bytes) -> Signature:
     return Signature(commit, key_id(key.public_key()), base64.b64encode(key.sign(content)).decode())
+
+
+def _is_credible(repository: Repository, trusted: Mapping[str, Ed25519PublicKey], signature: Signature) -> bool:
+    """Whether its commit is stored, and no key that is trusted here says that it is wrong."""
+    store, commit = repository.objects, bytes.fromhex(signature.commit)
+    if not store.contains(commit) or store.describe(commit).kind != COMMIT:
+        return False
+    key = trusted.get(signature.key)
+    try:
+        return key is None or _is_by(key, signature, store.read_part(commit, COMMIT, verify=True))
+    except CorruptError:
+        return False
+
+
+def _is_by(key: Ed25519PublicKey, signature: Signature, content: bytes) -> bool:
+    try:
+        key.verify(base64.b64decode(signature.encoded, validate=True), content)
+    except (InvalidSignature, binascii.Error, ValueError):
+        return False
+    return True
 
 
 def _search(repository: Path, commit: bytes) -> Iterator[Signature]:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import zstandard
 
-from koguma.images.files import write_all
+from koguma.images.files import make_private_directory, write_all
 
 MAGIC = b"KOGUSTAT"
 VERSION = 2
@@ -76,6 +76,7 @@ class StatCache:
             body += (_RECORD.pack(len(path), len(item.signature), item.tree), path, item.signature)
         packed = zstandard.ZstdCompressor(level=1).compress(b"".join(body))
         data = _HEADER.pack(MAGIC, VERSION, self._key) + packed
+        make_private_directory(self._path.parent)
         temporary = self._path.with_name(f".{self._path.name}.{os.getpid()}.tmp")
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:

@@ -117,7 +117,10 @@ def _header(name: bytes, entry: Entry, kind: bytes, target: bytes) -> bytes:
     plain = _plain(name, entry, kind, target, size, seconds)
     if kind == _HARD_LINK:
         return before + plain
-    records = [(b"SCHILY.xattr." + key, value) for key, value in entry.xattrs]
+    # As GNU tar does it: a key ends at the first `=`.
+    records = [
+        (b"SCHILY.xattr." + key.replace(b"%", b"%25").replace(b"=", b"%3D"), value) for key, value in entry.xattrs
+    ]
     numbers = ((b"uid", entry.uid, _OCTAL_MAX), (b"gid", entry.gid, _OCTAL_MAX), (b"size", size, _SIZE_MAX))
     records += [(key, b"%d" % value) for key, value, limit in numbers if value > limit]
     if mtime_ns % 10**9 or not 0 <= seconds <= _SIZE_MAX:

@@ -39,6 +39,8 @@ ENTRIES_MAX = 1_000_000
 DEPTH_MAX = 2100
 """Directories below each other: what fits in the 4096 bytes Linux allows a path."""
 TARGET_MAX_BYTES = 4095
+OVERLAY_XATTRS = (b"trusted.overlay.", b"user.overlay.")
+"""How the kernel's own notes in an overlay's layers begin. They describe the layer, not the file; no tree has them."""
 
 _HEADER = struct.Struct("<4sI")
 _FIXED = struct.Struct("<BBHIIH")
@@ -235,8 +237,10 @@ def _decode_xattrs(data: bytes, at: int) -> tuple[Xattrs, int]:
         if name <= previous:
             raise ValueError(f"attribute {name!r} does not come after {previous!r}")
         previous = name
-        found.append((name, data[at + name_bytes : at + name_bytes + value_bytes]))
         at += name_bytes + value_bytes
+        # A tree made elsewhere may have them: whoever mounts it as an overlay's lower layer would see another tree.
+        if not name.startswith(OVERLAY_XATTRS):
+            found.append((name, data[at - value_bytes : at]))
     return tuple(found), at
 
 

@@ -169,7 +169,9 @@ def _clear(folder: Path, place: Path) -> None:
 
 def _check_place(place: Path) -> None:
     if os.geteuid() != 0:
-        raise ViewError(f"a mount needs root, got user id {os.geteuid()} ({place}); checkout does not")
+        raise ViewError(
+            f"a mount needs root, got user id {os.geteuid()} ({place}); koguma image show REV:PATH does not"
+        )
     if not place.is_dir():
         raise ViewError(f"a view is mounted at a directory, there is none at {str(place)!r}")
     if str(place) in _mount_points():

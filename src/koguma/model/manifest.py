@@ -81,6 +81,13 @@ class Manifest:
         return cls(**_arguments(document))
 
 
+def check_word(value: object, place: str) -> None:
+    """The rule for `architecture` and `kernel_version`, for who wants to know before there is a manifest. Raises
+    InvalidValue.
+    """
+    _check_text(_WORD, value, place)
+
+
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     document = dict(pairs)
     if len(document) != len(pairs):
@@ -116,8 +123,8 @@ def _check_keys(document: dict[str, Any], expected: set[str], place: str) -> Non
 def _check_manifest(manifest: Manifest) -> None:
     if manifest.format not in (COMMIT_FORMAT, STAGE1_FORMAT):
         raise InvalidValue(f"a manifest's format is {COMMIT_FORMAT} or {STAGE1_FORMAT}, got {shown(manifest.format)}")
-    _check_text(_WORD, manifest.architecture, "architecture")
-    _check_text(_WORD, manifest.kernel_version, "kernel_version")
+    check_word(manifest.architecture, "architecture")
+    check_word(manifest.kernel_version, "kernel_version")
     if manifest.format == COMMIT_FORMAT:
         _check_commit_part(manifest)
     elif (manifest.commit, manifest.tree, manifest.root_format, manifest.unpacked_size_bytes) != (None,) * 4:

@@ -96,7 +96,7 @@ def test_an_unchanged_tree_prints_the_commit_that_is_there(image: Image, tree: P
         (("export", "main", "-o", "/nowhere/x"), 1, "/nowhere/"),
         (("export", "main", "--format", "ext4", "-o", "/nowhere/x"), 1, "'ext4'"),
         (("branch", "a..b"), 1, "'a..b'"),
-        (("branch", "main"), 1, "exists already; remove it with: koguma image rm main"),
+        (("branch", "main"), 1, "exists already; to have another: koguma image branch -f main HEAD"),
         (("commit", "-b", "main", "-m", "m", "/nowhere"), 1, "/nowhere"),
         (("commit", "-b", "main", "-m", "m"), 1, "koguma image edit main"),
         (("edit", "nope", "--", "true"), 1, "there is none named 'nope'; koguma image branch lists"),

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from koguma.images.commits import Commit, decode_commit
+from koguma.images.commits import TIME_MAX_S, Commit, decode_commit
 from koguma.images.debian import compare_versions
 from koguma.images.errors import CorruptError, RefError, RevisionError
 from koguma.images.refs import check_ref_name
@@ -118,7 +118,7 @@ texts = st.text(st.characters(codec="utf-8"), max_size=50)
     digests,
     st.lists(digests, max_size=3),
     texts,
-    st.integers(0, 2**40),
+    st.integers(0, TIME_MAX_S),
     texts,
     st.dictionaries(texts, texts, max_size=3),
 )

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import typer
+from typer.main import get_command
+from typer.testing import CliRunner
 
 from koguma.cli import main
 from koguma.cli.image.group import ImageGroup
@@ -53,3 +56,23 @@ def test_help_of_a_command_is_what_its_option_prints(
         main()
     assert stopped.value.code == 0
     assert "where a branch has been" in capsys.readouterr().out
+
+
+def _all_commands(command: Any, context: Any, path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    yield path
+    names = command.list_commands(context) if hasattr(command, "list_commands") else []
+    for name in names if path[:1] != ("help",) else ():
+        below = command.get_command(context, name)
+        yield from _all_commands(below, type(context)(below, info_name=name, parent=context), (*path, name))
+
+
+def test_every_command_has_a_help_that_can_be_printed() -> None:
+    command: Any = get_command(app)
+    context = command.make_context("koguma", ["--version"], resilient_parsing=True)
+
+    paths = list(_all_commands(command, context, ()))
+
+    assert len(paths) > 80
+    for path in paths:
+        done = CliRunner().invoke(app, [*path, "--help"])
+        assert done.exit_code == 0, (path, done.exception)

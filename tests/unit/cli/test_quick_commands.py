@@ -13,6 +13,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from koguma import places
 from koguma.cli.image.group import ImageGroup
 from koguma.cli.image.quick import COMMANDS, answer
 from koguma.cli.program import app
@@ -110,6 +111,30 @@ def test_a_directory_is_committed_to_the_branch_of_head_unless_another_is_named(
     head = Repository.open(repository.path).resolve("main")
     assert (head.message, head.author) == ("third", "cat")
     assert capsys.readouterr().out.splitlines()[-1] == head.id
+
+
+def test_who_stands_in_a_repository_means_it(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("KOGUMA_REPO", raising=False)
+    monkeypatch.chdir(repository.path)
+
+    assert answer(["log", "--oneline"])
+    quickly = capsys.readouterr().out
+    assert "second" in quickly
+    assert CliRunner().invoke(app, ["image", "log", "--oneline", "-n", "2"]).output == quickly
+
+
+def test_a_repository_that_somebody_else_left_is_not_meant(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(repository.path)
+    if os.geteuid() == 0:
+        os.chown("koguma-repository", 4711, 4711)
+    else:
+        monkeypatch.setattr("koguma.places.os.geteuid", lambda: 4711)
+
+    assert places.repository_here() is None
 
 
 @pytest.mark.parametrize("variable", ["KOGUMA_REPO", "KOGUMA_IMAGES_REPOSITORY", "KOGUMA_STATE_DIR"])

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from koguma.images.objects import COMMIT
+from koguma.images.refs import RefKind
 from koguma.images.repository import Repository
 from tests.unit.images.making import make_tree
 
@@ -95,10 +97,14 @@ def test_an_error_is_one_line_whatever_is_in_the_names(run: Run) -> None:
     assert b"\x1b" not in done.stderr
 
 
-def test_what_strangers_write_into_commits_does_nothing_to_a_terminal(
-    run: Run, repository: Repository, tmp_path: Path
-) -> None:
-    repository.commit_tree(tmp_path / "tree", "evil", "msg \x1b]0;pwn\x07 red\n\n\x1b[2Jbody", author="a\x9bb")
+def test_what_strangers_write_into_commits_does_nothing_to_a_terminal(run: Run, repository: Repository) -> None:
+    mine = repository.resolve("main")
+    theirs = mine._replace(author="a\x9bb", message="msg \x1b]0;pwn\x07 red\n\n\x1b[2Jbody")
+    with repository.objects.writing() as writer:
+        commit = writer.add(COMMIT, theirs.to_bytes()).hex()
+        writer.finish()
+        repository.refs.update(RefKind.BRANCH, "evil", commit, old=None, author="me", reason="fetched \x1b[2J")
+    repository.refs.set_head("evil")
 
     for words in ("log", "log --oneline", "log --graph", "show", "branch", "status", "reflog", "blame etc/motd"):
         assert not {0x1B, 0x07, 0x9B} & set(run(words).stdout.decode().encode("utf-32-le")), words

@@ -56,6 +56,7 @@ def test_a_diff_tells_packages_files_and_what_a_reboot_means(story: Repository, 
         "A reboot means:\n"
         "  service       a.service added\n"
         "  configuration /etc/motd changed\n"
+        "  other files   1 added, 1 changed\n"
         "  root          +7 bytes unpacked\n"
     )
     assert say("diff", "main~1..main", "--reboot").startswith("A reboot means:\n  service")

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import subprocess
+import sys
+from contextlib import chdir
 from pathlib import Path
 
 import pytest
 
 from koguma.images.errors import StorageError
 from koguma.images.files import mounts_below, remove_tree
+from tests.unit.images.making import make_repository
 
 
 @pytest.mark.root
@@ -31,6 +35,38 @@ def test_a_directory_with_a_mount_in_it_is_not_removed(tmp_path: Path) -> None:
         subprocess.run(["umount", point], check=True)
     remove_tree(tree)
     assert not tree.exists()
+
+
+def test_a_directory_is_removed_however_deep_it_is(tmp_path: Path) -> None:
+    place = _deep(tmp_path / "tree", 400)
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(len(inspect.stack(0)) + 100)
+    try:
+        remove_tree(place)
+    finally:
+        sys.setrecursionlimit(before)
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_directory_is_committed_however_deep_it_is(tmp_path: Path) -> None:
+    repository = make_repository(tmp_path / "repository")
+    place = _deep(tmp_path / "tree", 1400)
+    try:
+        assert repository.commit_tree(place, "main", "m").created
+    finally:
+        remove_tree(place)
+
+
+def _deep(place: Path, depth: int) -> Path:
+    place.mkdir()
+    with chdir(place):
+        for _ in range(depth):
+            Path("d").mkdir()
+            os.chdir("d")
+        Path("file").touch()
+        Path("link").symlink_to(place)
+    return place
 
 
 def test_a_link_is_removed_and_not_what_it_leads_to(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import os
+import struct
 import subprocess
 import sys
 import tracemalloc
@@ -26,6 +27,11 @@ def _device(kind: bytes, major: int, minor: int) -> bytes:
     return header(b"dev/x", kind=kind, rest=rest) + END
 
 
+def _sparse(size: bytes) -> bytes:
+    """GNU's old header of a sparse file with nothing but a hole."""
+    return header(b"a", kind=b"S", magic=b"ustar  \0", rest=bytes(121 + 97) + size + bytes(17))
+
+
 def _refused(repository: Repository, data: bytes, options: ImportOptions | None = None) -> str:
     with pytest.raises(TreeError) as caught:
         import_tar(repository, io.BytesIO(data), "hostile.tar", "main", "m", options=options or ImportOptions())
@@ -33,6 +39,12 @@ def _refused(repository: Repository, data: bytes, options: ImportOptions | None 
     assert list((repository.path / "packs").iterdir()) == []
     assert "hostile.tar" in str(caught.value)
     return str(caught.value)
+
+
+def _acl(*entries: tuple[int, int], version: int = 2, cut: int = 0) -> bytes:
+    """An ACL as the kernel has it, right or wrong: of each entry its tag and its bits."""
+    value = struct.pack("<I", version) + b"".join(struct.pack("<HHI", *entry, 7) for entry in entries)
+    return pax(("SCHILY.xattr.system.posix_acl_access", value[: len(value) - cut])) + header() + END
 
 
 LIES = {
@@ -59,14 +71,15 @@ LIES = {
     "pax larger than allowed": (header(kind=b"x", size=2**30) + END, "at most"),
     "many pax headers": (pax(("comment", b"x" * 2_000_000)) * 3 + header() + END, "at most"),
     "a long name larger than allowed": (header(kind=b"L", size=2**32) + END, "at most"),
-    "a global header larger than allowed": (
-        b"".join(pax((f"k{number}", b"x" * 2_000_000), kind=b"g") + header(b"%d" % number) for number in range(3)),
-        "at most",
+    "global records larger than allowed": (
+        b"".join(pax((f"k{number}", b"x" * 30_000), kind=b"g") + header(b"%d" % number) for number in range(3)),
+        "global records have at most 65536 bytes",
     ),
     "a name with NUL": (pax(("path", b"a\0b")) + header() + END, "relative"),
     "no name": (header(b"") + END, "not empty"),
     "a name of another length": (pax(("path", b"n" * 256)) + header() + END, "255"),
     "a directory of another length": (pax(("path", b"n" * 256 + b"/a")) + header() + END, "255"),
+    "a path that Linux does not take": (pax(("path", (b"d" * 199 + b"/") * 21)) + header() + END, "4095"),
     "a target with NUL": (pax(("linkpath", b"a\0b")) + header(kind=b"2") + END, "target"),
     "a target too long": (pax(("linkpath", b"x" * 4096)) + header(kind=b"2") + END, "target"),
     "a root that is no directory": (header(b"./") + END, "root must be a directory"),
@@ -74,13 +87,24 @@ LIES = {
     "a part of another volume": (header(kind=b"M") + END, "type"),
     "an attribute without a name": (pax(("SCHILY.xattr.", b"x")) + header() + END, "attribute"),
     "an attribute too large": (pax(("SCHILY.xattr.user.a", b"x" * 65537)) + header() + END, "65536"),
+    "attributes that Linux cannot list": (
+        pax(*((f"SCHILY.xattr.user.{number}", b"") for number in range(7000))) + header() + END,
+        "65536 bytes together",
+    ),
     "an attribute that is no base64": (pax(("LIBARCHIVE.xattr.user.a", b"!!")) + header() + END, "base64"),
     "an ACL of a stranger": (
         pax(("SCHILY.acl.access", b"user::rw-,user:nobody-here:r--,group::r--,mask::r--,other::r--")) + header() + END,
         "nobody-here",
     ),
     "an ACL without others": (pax(("SCHILY.acl.access", b"user::rw-,group::r--")) + header() + END, "ACL"),
-    "an ACL of nonsense": (pax(("SCHILY.acl.default", b"everybody")) + header() + END, "ACL"),
+    "an ACL of nonsense": (pax(("SCHILY.acl.access", b"everybody")) + header() + END, "ACL"),
+    "an ACL of two bytes": (_acl(cut=2), "kernel"),
+    "an ACL of another version": (_acl((1, 6), (4, 4), (32, 4), version=3), "kernel"),
+    "an ACL that is cut": (_acl((1, 6), (4, 4), (32, 4), cut=1), "kernel"),
+    "an ACL without a mask": (_acl((1, 6), (2, 4), (4, 4), (32, 4)), "kernel"),
+    "an ACL out of order": (_acl((4, 4), (1, 6), (32, 4)), "kernel"),
+    "an ACL of an unknown kind": (_acl((1, 6), (3, 4), (4, 4), (16, 4), (32, 4)), "kernel"),
+    "an ACL of unknown rights": (_acl((1, 14), (4, 4), (32, 4)), "kernel"),
     "a sparse map that goes back": (
         pax(("GNU.sparse.size", b"100"), ("GNU.sparse.map", b"10,2,0,2")) + header(size=4) + padded(b"abcd") + END,
         "ascend",
@@ -101,7 +125,11 @@ LIES = {
         pax(("GNU.sparse.size", b"9"), ("GNU.sparse.numbytes", b"4"), ("GNU.sparse.offset", b"0")) + header() + END,
         "alternate",
     ),
-    "a sparse map without a size": (pax(("GNU.sparse.map", b"0,4")) + header(size=4) + padded(b"abcd") + END, "within"),
+    "a sparse map without a size": (pax(("GNU.sparse.map", b"0,4")) + header(size=4) + padded(b"abcd") + END, "size"),
+    "a sparse file without a size": (pax(*SPARSE_1) + header(size=512) + padded(b"0\n") + END, "size"),
+    "a sparse file of less than nothing": (_sparse(b"\xff" * 12) + END, "size"),
+    "a sparse file whose size is no number": (_sparse(b"-0000000001\0") + END, "octal"),
+    "a sparse file beyond everything": (_sparse(b"\x80" + b"\xff" * 11) + END, "size"),
     "a sparse map of a million pieces": (
         pax(*SPARSE_1, ("GNU.sparse.realsize", b"9")) + header(size=512) + padded(b"99999999\n") + END,
         "1000000",
@@ -159,6 +187,16 @@ BOMBS = {
     "directories nobody named": (header(b"/".join([b"d"] * 45)) + END, Limits(entries_max=40), "40 entries"),
     "depth": (header(b"d/" * 41, kind=b"5") + END, Limits(depth_max=40), "40 deep"),
     "bytes": (header(size=2000) + padded(bytes(2000)) + END, Limits(bytes_max=1999), "1999 bytes"),
+    "attributes": (
+        b"".join(pax(("SCHILY.xattr.user.a", b"x" * 100)) + header(b"%d" % number) for number in range(9)) + END,
+        Limits(attribute_bytes_max=2000),
+        "attributes may take 2000 bytes",
+    ),
+    "attributes among bytes": (
+        pax(("SCHILY.xattr.user.a", b"x" * 99)) + header() + END,
+        Limits(bytes_max=99),
+        "99 bytes together",
+    ),
     "a hole": (
         pax(("GNU.sparse.size", b"%d" % 2**62), ("GNU.sparse.map", b"0,0")) + header() + END,
         Limits(),
@@ -189,9 +227,20 @@ def test_a_bomb_in_a_compressed_tar_is_stopped_early(repository: Repository, com
 
 
 def test_zeros_without_end_after_the_end_are_stopped(repository: Repository) -> None:
-    data = zstandard.compress(header(b"a") + END + bytes(2**29))
+    assert "bytes of zeros" in _refused(repository, zstandard.compress(header(b"a") + END + bytes(2**27)))
+    with pytest.raises(TreeError, match="bytes of zeros"):
+        import_source(repository, "/dev/zero", "main", "m")
 
-    assert "200 times" in _refused(repository, data)
+
+@pytest.mark.parametrize(
+    "nothing",
+    [gzip.compress(b""), zstandard.compress(b""), b"\x50\x2a\x4d\x18" + bytes(4)],
+    ids=["gzip", "zstd", "skipped"],
+)
+def test_compressed_pieces_of_nothing_are_stopped(repository: Repository, nothing: bytes) -> None:
+    limits = Limits(bytes_max=1000, entries_max=1)
+
+    assert "some 1000 bytes" in _refused(repository, nothing * 2000, ImportOptions(limits=limits))
 
 
 @pytest.mark.parametrize("compression", ["gzip", "bzip2", "xz", "zstd"])
@@ -212,6 +261,21 @@ def test_two_compressed_pieces_are_one_tar(repository: Repository) -> None:
     for compress in (gzip.compress, zstandard.compress):
         data = compress(plain[:700]) + compress(plain[700:])
         import_tar(repository, io.BytesIO(data), "pieces", "main", "m")
+
+
+@pytest.mark.parametrize("first", [0x50, 0x5F])
+def test_a_compressed_tar_may_begin_with_what_is_to_be_skipped(repository: Repository, first: int) -> None:
+    """As pzstd writes it."""
+    skipped = bytes((first,)) + b"\x2a\x4d\x18\x03\0\0\0abc"
+    data = (
+        skipped
+        + zstandard.compress(header(b"a", size=3) + padded(b"abc"))
+        + skipped
+        + zstandard.compress(END)
+        + skipped
+    )
+
+    import_tar(repository, io.BytesIO(data), "pieces", "main", "m")
 
 
 def test_an_error_of_an_import_is_one_line_and_leaves_no_branch(repository: Repository, tmp_path: Path) -> None:

@@ -10,11 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from koguma.images.diskimage import is_disk_image
 from koguma.images.errors import TreeError
 from koguma.images.importing import ImportOptions, Repeated, import_source, import_tar
 from koguma.images.repository import Repository
 from koguma.images.tarstream import tar_stream
 from koguma.images.trees import lookup
+from tests.unit.images.archives import header
 from tests.unit.images.making import make_tree
 
 
@@ -63,6 +65,7 @@ def test_our_own_tar_stream_is_read_back_as_the_same_tree(repository: Repository
     (tree / "link").symlink_to("z" * 300)
     (tree / "hard").hardlink_to(tree / "d" / "b")
     os.setxattr(tree / "a", "user.binary", b"\xff\0\n=" * 99)
+    os.setxattr(tree / "a", "user.odd=%3D%25%", b"1")
     commit = repository.commit_tree(tree, "main", "m").commit
     stream = b"".join(tar_stream(repository.objects, repository.root(commit)))
 
@@ -80,6 +83,37 @@ def test_a_name_that_comes_twice_is_the_last_one_when_that_is_asked_for(reposito
     entry = lookup(repository.objects.read, repository.root(commit), b"a")
     assert entry is not None
     assert repository.objects.read(entry.digest) == b"second!"
+
+
+def test_options_of_another_kind_of_source_are_refused(repository: Repository, tmp_path: Path) -> None:
+    (tmp_path / "t.tar").write_bytes(_tar(("a", {}, b"1")).getvalue())
+    directory = make_tree(tmp_path / "tree", {"a": "1"})
+
+    for source in (str(tmp_path / "t.tar"), str(directory), "-"):
+        with pytest.raises(
+            TreeError, match=f"only an OCI image has a platform to choose, got .*linux/arm64 for {source}"
+        ):
+            import_source(repository, source, "main", "m", options=ImportOptions(platform="linux/arm64"))
+    for source in (str(tmp_path / "t.tar"), str(directory), "-", f"oci:{directory}"):
+        with pytest.raises(TreeError, match=f"only a disk image has partitions, got --partition 2 for {source}"):
+            import_source(repository, source, "main", "m", options=ImportOptions(partition=2))
+
+
+def test_a_disk_image_is_not_taken_for_a_tar_nor_a_tar_for_one() -> None:
+    ext = bytearray(4096)
+    ext[0x438:0x43A] = b"\x53\xef"
+    ext[0x44C] = 1
+    mbr = bytes(510) + b"\x55\xaa" + bytes(4096)
+    odd = ext[512:] + bytes(512)
+    for disk in (bytes(ext), mbr, b"XFSB" + bytes(4096), b"QFI\xfb" + bytes(4096), b"hsqs" + bytes(4096)):
+        assert is_disk_image(io.BytesIO(disk))
+    named = _tar(("hsqs", {}, bytes(odd))).getvalue()
+    old = header(b"QFI\xfb", size=4096, magic=bytes(8)) + bytes(odd)
+    for magic in (b"\x1f\x8b\x08", b"BZh9", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd"):
+        assert not is_disk_image(io.BytesIO(magic + bytes(ext)[len(magic) :]))
+        assert not is_disk_image(io.BytesIO(magic + mbr[len(magic) :]))
+    for other in (named, old, b"", bytes(4096), bytes(ext).replace(b"\1", b"\2")):
+        assert not is_disk_image(io.BytesIO(other))
 
 
 DIRECTORY, SYMLINK, HARD_LINK = {"type": tarfile.DIRTYPE}, tarfile.SYMTYPE, tarfile.LNKTYPE

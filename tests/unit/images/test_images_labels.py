@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import re
 import shutil
 import subprocess
 import sys
 import time
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from koguma.boot.labels import Labels as BootLabels
-from koguma.images.errors import ManifestError, NotBootableError, PolicyError
+from koguma.images import artifacts, rootimages
+from koguma.images.commits import Commit
+from koguma.images.errors import CorruptError, ManifestError, NotBootableError, PolicyError, StorageError
+from koguma.images.fsck import fsck
 from koguma.images.kernels import find_boot_files
 from koguma.images.pins import announce_use
 from koguma.images.repository import Repository
 from koguma.images.signing import create_keys, load_signing_key, sign, trusted_keys, verify
-from koguma.model.manifest import Manifest
+from koguma.model.errors import InvalidValue
+from koguma.model.manifest import Manifest, ManifestFile
 from tests.unit.images.making import let_age, make_bootable_tree, make_tree
+
+_NOTHING_STAYS = "[labels]\nkeep_commits_per_branch = 0\nkeep_days = 0\ngrace_minutes = 0\n"
 
 
 def _published(repository: Repository) -> dict[str, dict[str, str]]:
@@ -105,6 +114,84 @@ def test_a_commit_without_a_kernel_succeeds_and_its_missing_label_is_explained(
     assert _published(repository) == {}
 
 
+def test_what_no_manifest_can_hold_keeps_one_commit_from_its_label_and_no_other(
+    repository: Repository, tmp_path: Path
+) -> None:
+    strange = make_bootable_tree(tmp_path / "strange")
+    status = strange / "var/lib/dpkg/status"
+    status.write_text(status.read_text().replace("amd64", "a b"))
+    one = repository.commit_tree(strange, "strange", "m").commit
+    two = repository.commit_tree(make_bootable_tree(tmp_path / "long", version="6." + "1" * 99), "long", "m").commit
+    repository.commit_tree(make_bootable_tree(tmp_path / "tree"), "compute", "m")
+    expired = repository.path / "boot" / "artifacts" / ("0" * 64)
+    expired.mkdir()
+    (repository.path / "policy.toml").write_text("[labels]\ngrace_minutes = 0\n")
+
+    for _ in range(2):
+        state = repository.update_labels()
+        reasons = {item.commit: item.reason for item in state.unlabelled}
+        assert reasons.keys() == {one.id, two.id}
+        assert re.fullmatch(
+            r"a manifest's architecture must match .*, got 'a b' \(the Architecture of dpkg, /var/lib/dpkg/status\)",
+            reasons[one.id],
+        )
+        assert re.fullmatch(
+            r"a manifest's kernel_version must match .*, got '6\.1+…' \(the name of the kernel\)", reasons[two.id]
+        )
+    assert "compute" in _published(repository)
+    assert not expired.exists()
+    assert not list((repository.path / "cache" / "images").glob(f"{one.tree}.*"))  # none was made in vain
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [(OSError(errno.ENOSPC, "No space left on device"), True), (InvalidValue("a value must be of its kind"), False)],
+)
+def test_an_artifact_that_cannot_be_made_keeps_no_other_from_being_made_and_a_full_disk_is_told(
+    repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, told: bool
+) -> None:
+    one = repository.commit_tree(make_bootable_tree(tmp_path / "one", package="1"), "one", "m").commit
+    repository.commit_tree(make_bootable_tree(tmp_path / "two", package="2"), "two", "m")
+    make = rootimages.provide_image
+
+    def provide(of: Repository, commit: Commit, *rest: Any) -> ManifestFile:
+        if commit.id == one.id:
+            raise error
+        return make(of, commit, *rest)
+
+    monkeypatch.setattr(artifacts, "provide_image", provide)
+    expired = repository.path / "boot" / "artifacts" / ("0" * 64)
+    expired.mkdir()
+    (repository.path / "policy.toml").write_text("[labels]\ngrace_minutes = 0\n")
+    if told:
+        with pytest.raises(StorageError, match="No space left on device"):
+            repository.update_labels()
+    else:
+        state = repository.update_labels()
+        assert [(item.commit, item.reason) for item in state.unlabelled] == [
+            (one.id, f"its artifact could not be made: {error}")
+        ]
+
+    assert "two" in _published(repository)
+    assert not expired.exists()
+
+
+def test_without_the_cache_commits_and_labels_are_made_and_nobody_else_may_look_into_the_new_one(
+    repository: Repository, tmp_path: Path
+) -> None:
+    cache = repository.path / "cache"
+    shutil.rmtree(cache)
+    repository.commit_tree(make_bootable_tree(tmp_path / "tree"), "compute", "m")
+    assert (cache.stat().st_mode & 0o777, (cache / "stat").stat().st_mode & 0o777) == (0o700, 0o700)
+    for _ in range(2):
+        shutil.rmtree(cache)
+        repository.commit_tree(make_tree(tmp_path / "plain", {"etc/motd": ""}), "plain", "m", remember=False)
+        repository.update_labels()
+        assert cache.stat().st_mode & 0o777 == 0o700
+
+    assert "compute" in _published(repository)
+
+
 def test_commits_of_one_tree_share_one_root_image(repository: Repository, tmp_path: Path) -> None:
     tree = make_bootable_tree(tmp_path / "tree")
     one = repository.commit_tree(tree, "one", "first").commit
@@ -170,8 +257,7 @@ def test_a_pinned_commit_stays_bootable_and_one_that_is_pinned_again_is_made_aga
 ) -> None:
     commits = _three_commits(repository, tmp_path)
     repository.update_labels()
-    policy = "[labels]\nkeep_commits_per_branch = 0\nkeep_days = 0\ngrace_minutes = 0\n"
-    (repository.path / "policy.toml").write_text(policy)
+    (repository.path / "policy.toml").write_text(_NOTHING_STAYS)
     repository.pin_label("compute~2")
     repository.update_labels()
     assert set(_published(repository)) == {"compute", commits[2][:12], commits[0][:12]}
@@ -190,17 +276,123 @@ def test_a_label_that_machines_boot_by_does_not_expire(repository: Repository, t
     commits = _three_commits(repository, tmp_path)
     repository.update_labels()
     announce_use(repository.path, "boot", [commits[0][:12], "compute", "none"])
-    (repository.path / "policy.toml").write_text(
-        "[labels]\nkeep_commits_per_branch = 0\nkeep_days = 0\ngrace_minutes = 0\n"
-    )
+    (repository.path / "policy.toml").write_text(_NOTHING_STAYS)
     state = repository.update_labels()
 
     assert {label.name for label in state.labels} == {"compute", commits[2][:12], commits[0][:12]}
     assert state.kept[commits[0]].why == f"in use: label {commits[0][:12]} of a machine"
-    (repository.path / "boot" / "in-use" / "boot.json").write_text("{")
-    with pytest.raises(PolicyError, match=r"what is in use must be readable: .*boot\.json"):
+    for damaged in ("{", '{"labels": "compute"}', '{"labels": {"compute": 1}}'):
+        (repository.path / "boot" / "in-use" / "boot.json").write_text(damaged)
+        with pytest.raises(PolicyError, match=r"what is in use must be .*boot\.json"):
+            repository.update_labels()
+        assert commits[0][:12] in _published(repository)
+
+
+def test_what_machines_boot_by_is_known_when_labels_json_is_lost(repository: Repository, tmp_path: Path) -> None:
+    commits = _three_commits(repository, tmp_path)
+    repository.update_labels()
+    announce_use(repository.path, "boot", [commits[0][:12], "0" * 12])
+    (repository.path / "policy.toml").write_text(_NOTHING_STAYS)
+    (repository.path / "boot" / "labels.json").unlink()
+    repository.update_labels()
+
+    assert set(_published(repository)) == {"compute", commits[2][:12], commits[0][:12]}
+
+
+def test_a_removed_branchs_commit_stays_bootable_while_machines_boot_by_its_name(
+    repository: Repository, tmp_path: Path
+) -> None:
+    commits = _three_commits(repository, tmp_path)
+    repository.create_branch("old", commits[0])
+    repository.update_labels()
+    announce_use(repository.path, "boot", ["old"])
+    (repository.path / "policy.toml").write_text(_NOTHING_STAYS)
+    repository.remove("old")
+
+    for _ in range(2):
+        (repository.path / "boot" / "labels.json").unlink()
+        state = repository.update_labels()
+        assert set(_published(repository)) == {"compute", commits[2][:12], commits[0][:12]}
+        assert state.kept[commits[0]].why == "in use: label old of a machine"
+    repository.create_branch("old", commits[0])
+    assert _published(repository)["old"]["commit"] == commits[0]
+    repository.remove("old")
+    announce_use(repository.path, "boot", [])
+    repository.update_labels()
+    assert set(_published(repository)) == {"compute", commits[2][:12]}
+    assert not (repository.path / "boot" / "artifacts" / commits[0]).exists()
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    ["", "{", "[]", "{}", '{"labels": []}', '{"labels": {"compute": 1}}', '{"labels": {"x": {"kind": 1, "commit": 2}}}',
+     "[" * 100_000],
+)  # fmt: skip
+def test_a_damaged_labels_json_is_written_again_and_what_machines_boot_by_stays(
+    repository: Repository, tmp_path: Path, damaged: str
+) -> None:
+    commits = _three_commits(repository, tmp_path)
+    repository.update_labels()
+    announce_use(repository.path, "boot", [commits[0][:12], "compute"])
+    (repository.path / "policy.toml").write_text(_NOTHING_STAYS)
+    before = repository.update_labels().labels
+    path = repository.path / "boot" / "labels.json"
+
+    path.write_text(damaged)
+    with pytest.raises(CorruptError, match=r"labels\.json"):
+        repository.labels()
+    assert not repository.is_labelled(commits[2])
+    assert any("koguma image labels writes it again" in problem for problem in fsck(repository).problems)
+    assert repository.update_labels().labels == before
+    assert not fsck(repository).problems
+
+    (tmp_path / "tree" / "etc" / "motd").write_text("changed\n")
+    path.write_text(damaged)
+    repository.commit_tree(tmp_path / "tree", "compute", "m")
+    assert _published(repository)["compute"]["commit"] == commits[2]  # until the new one's artifact is there
+
+
+@pytest.mark.parametrize("damaged", ["", "[]", '{"x": 1}', '{"%s": {"since": "now"}}' % ("0" * 64)])
+def test_a_damaged_expired_json_is_written_again(repository: Repository, tmp_path: Path, damaged: str) -> None:
+    commits = _three_commits(repository, tmp_path)
+    repository.update_labels()
+    (repository.path / "policy.toml").write_text("[labels]\nkeep_commits_per_branch = 0\nkeep_days = 0\n")
+    expired = repository.path / "boot" / "expired.json"
+    expired.write_text(damaged)
+    repository.update_labels()
+
+    assert json.loads(expired.read_bytes()).keys() == set(commits[:2])
+
+
+def test_a_commit_that_no_ref_leads_to_gets_its_label_back_by_a_pin(repository: Repository, tmp_path: Path) -> None:
+    commits = _three_commits(repository, tmp_path)
+    repository.move_branch("compute", "compute~2")
+    repository.pin_label(commits[2])
+    state = repository.update_labels()
+
+    assert set(_published(repository)) == {"compute", commits[0][:12], commits[2][:12]}
+    assert state.kept[commits[2]].why == "pinned"
+    (repository.path / "pins" / ("0" * 64)).write_text("gone\n")
+    state = repository.update_labels()
+    assert [item.commit for item in state.unlabelled] == ["0" * 64]
+    assert "0" * 64 in state.unlabelled[0].reason
+
+
+def test_what_went_for_want_of_space_has_its_label_again_when_there_is_more(
+    repository: Repository, tmp_path: Path
+) -> None:
+    commits = _three_commits(repository, tmp_path)
+    everything = {"compute", *(commit[:12] for commit in commits)}
+    policy = repository.path / "policy.toml"
+    for budget in ("", "budget_mib = 1"):
+        policy.write_text("[labels]\nbudget_mib = 0\ngrace_minutes = 0\n")
         repository.update_labels()
-    assert commits[0][:12] in _published(repository)
+        repository.update_labels()
+        assert set(_published(repository)) == {"compute", commits[2][:12]}
+        policy.write_text(f"[labels]\n{budget}\n")
+        state = repository.update_labels()
+        assert set(_published(repository)) == everything
+        assert not state.unlabelled
 
 
 def test_a_repository_with_labels_turned_off_makes_nothing_bootable(repository: Repository, tmp_path: Path) -> None:
@@ -227,6 +419,30 @@ def test_a_kept_image_that_was_damaged_on_the_disk_is_made_anew(repository: Repo
     repository.update_labels()
 
     assert (repository.path / "boot" / "artifacts" / two.id / "root.squashfs").read_bytes() == good
+
+
+@pytest.mark.parametrize("damage", ["root.squashfs", "manifest.json", "manifest.sig", None])
+def test_without_the_cache_an_artifacts_root_image_is_used_again_only_if_its_manifest_says_it_is_whole(
+    repository: Repository, tmp_path: Path, damage: str | None
+) -> None:
+    tree = make_bootable_tree(tmp_path / "tree")
+    one = repository.commit_tree(tree, "one", "first").commit
+    repository.update_labels()
+    folder = repository.path / "boot" / "artifacts" / one.id
+    good = (folder / "root.squashfs").read_bytes()
+    if damage:
+        content = bytearray((folder / damage).read_bytes())
+        content[-20] ^= 1
+        (folder / damage).write_bytes(content)
+    shutil.rmtree(repository.path / "cache")
+    two = repository.commit_tree(tree, "two", "another message").commit
+    repository.update_labels()
+
+    made = repository.path / "boot" / "artifacts" / two.id
+    assert (made / "root.squashfs").read_bytes() == good
+    manifest = Manifest.from_bytes((made / "manifest.json").read_bytes())
+    assert manifest.files["root"].sha256 == sha256(good).hexdigest()
+    assert (made / "root.squashfs").samefile(folder / "root.squashfs") == (damage is None)
 
 
 def test_labels_made_by_two_processes_at_once_are_all_there(repository: Repository, tmp_path: Path) -> None:

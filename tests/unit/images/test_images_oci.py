@@ -20,7 +20,7 @@ from koguma.images.importing import ImportOptions, Limits, import_source
 from koguma.images.oci.importing import ANNOTATIONS_NOTE, CONFIG_NOTE, DIGEST_NOTE
 from koguma.images.repository import Repository
 from koguma.images.trees import walk
-from tests.unit.images.archives import CONFIG, DIRECTORY, HARD_LINK, INDEX, MANIFEST, SYMLINK, Layout, tar_of
+from tests.unit.images.archives import CONFIG, DIRECTORY, HARD_LINK, INDEX, MANIFEST, SYMLINK, Layout, header, tar_of
 from tests.unit.images.making import make_tree
 
 
@@ -126,6 +126,38 @@ def test_a_link_to_a_lower_layer_s_file_is_that_file(repository: Repository, lay
     assert len(links) == 1
 
 
+def test_names_in_a_layer_may_begin_at_the_root(repository: Repository, layout: Layout) -> None:
+    """As kaniko and ko write them."""
+    upper = tar_of(
+        ("/", DIRECTORY, b""), ("/d/new", {}, b"n"), ("//d/.wh.old", {}, b""), ("/.wh.f", {}, b""),
+        ("/link", HARD_LINK | {"linkname": "/d/new"}, b""),
+    )  # fmt: skip
+    source = layout.index(layout.image(tar_of(*LOWER), upper))
+
+    assert _tree(repository, source) == {
+        "d/": b"", "d/new": b"n", "d/sub/": b"", "d/sub/deep": b"s", "link": b"n",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "upper",
+    [("d/sub/new", ".wh.d"), (".wh.d", "d/sub/new"), ("d/sub/new", "d/.wh..wh..opq"), ("d/.wh..wh..opq", "d/sub/new")],
+    ids=" ".join,
+)
+def test_a_directory_that_was_hidden_has_nothing_of_the_lower_one_in_any_order(
+    repository: Repository, layout: Layout, upper: tuple[str, ...]
+) -> None:
+    private = DIRECTORY | {"mode": 0o700, "uid": 5}
+    lower = tar_of(("d", private, b""), ("d/sub", private, b""))
+    source = layout.index(layout.image(lower, tar_of(*((name, {}, b"") for name in upper))))
+
+    commit = import_source(repository, source, "main", "m").commit
+    found = {path: (entry.mode, entry.uid) for path, entry in walk(repository.objects.read, repository.root(commit))}
+
+    assert found[b"d/sub"] == (0o755, 0)
+    assert found[b"d"] == ((0o700, 5) if "d/.wh..wh..opq" in upper else (0o755, 0))
+
+
 def test_a_plain_tar_may_have_names_that_begin_like_whiteouts(repository: Repository, tmp_path: Path) -> None:
     (tmp_path / "t.tar").write_bytes(tar_of((".wh.a", {}, b"x")))
 
@@ -165,6 +197,43 @@ def test_the_platform_of_this_machine_or_the_one_asked_for_is_taken(
     assert _tree(repository, source, ImportOptions(platform="linux/amd64")) == {"is": b"amd64"}
     with pytest.raises(TreeError, match="name one of"):
         import_source(repository, source, "main", "m", options=ImportOptions(platform="linux/riscv64"))
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_the_platform_itself_comes_before_its_variants(repository: Repository, layout: Layout, nested: bool) -> None:
+    images = [
+        layout.image(tar_of(("is", {}, variant.encode()))) | {"platform": PLATFORM | {"variant": variant}}
+        for variant in ("v2", "", "v3")
+    ]
+    source = layout.index(*_nested(layout, images) if nested else images)
+
+    for platform, variant in (("linux/amd64", b""), ("linux/amd64/v2", b"v2"), ("linux/amd64/v3", b"v3")):
+        assert _tree(repository, source, ImportOptions(platform=platform)) == {"is": variant}
+    source = layout.index(*_nested(layout, images[::2]) if nested else images[::2])
+    with pytest.raises(TreeError, match=f"name one of: .*{images[0]['digest']}"):
+        import_source(repository, source, "main", "m", options=ImportOptions(platform="linux/amd64"))
+
+
+PLATFORM = {"os": "linux", "architecture": "amd64"}
+
+
+def _nested(layout: Layout, images: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """An index in which an index names the images."""
+    return [layout.document({"schemaVersion": 2, "mediaType": INDEX, "manifests": images}, INDEX)]
+
+
+def test_a_reference_may_mean_what_only_an_index_in_the_index_names(repository: Repository, layout: Layout) -> None:
+    key = "org.opencontainers.image.ref.name"
+    images = [layout.image(tar_of(("is", {}, name.encode()))) | {"annotations": {key: name}} for name in ("one", "two")]
+    both = _nested(layout, images)[0] | {"annotations": {key: "both"}}
+    source = layout.index(both, *_nested(layout, [both]), *_nested(layout, images[1:]))
+
+    assert _tree(repository, f"{source}:{images[0]['digest']}") == {"is": b"one"}
+    assert _tree(repository, f"{source}:two") == {"is": b"two"}
+    with pytest.raises(TreeError, match="there are: both, one, "):
+        import_source(repository, f"{source}:three", "main", "m")
+    with pytest.raises(TreeError, match=f"name one of: one linux/amd64, two linux/amd64 .{both['digest']}"):
+        import_source(repository, f"{source}:both", "main", "m")
 
 
 def test_a_reference_says_which_image_is_meant(repository: Repository, layout: Layout, tmp_path: Path) -> None:
@@ -210,6 +279,37 @@ def test_a_docker_archive_is_read(repository: Repository, tmp_path: Path) -> Non
         import_source(repository, source + ":y", "main", "m")
 
 
+def test_an_image_that_is_named_as_a_root_is_refused_with_the_name_it_has(
+    repository: Repository, layout: Layout, tmp_path: Path
+) -> None:
+    layout.index(layout.image(tar_of(*LOWER)))
+    archive = layout.archive(tmp_path / "image.tar").partition(":")[2]
+    saved = _docker(tmp_path / "saved.tar", tar_of(*LOWER)).partition(":")[2]
+
+    assert f"import it as oci:{layout.path}" in _refused(repository, str(layout.path))
+    assert f"import it as oci-archive:{archive}" in _refused(repository, archive)
+    assert f"import it as docker-archive:{saved}" in _refused(repository, saved)
+
+
+def test_an_archive_may_come_by_a_pipe(repository: Repository, layout: Layout, tmp_path: Path) -> None:
+    layout.index(layout.image(tar_of(("a", {}, b"1"))))
+    layout.archive(tmp_path / "image.tar")
+    reader, writer = os.pipe()
+    try:
+        with os.fdopen(writer, "wb") as file:
+            file.write((tmp_path / "image.tar").read_bytes())
+        assert _tree(repository, f"oci-archive:/dev/fd/{reader}") == {"a": b"1"}
+    finally:
+        os.close(reader)
+
+
+@pytest.mark.parametrize("size", [b"00040000000\0", b"\x80" + bytes(3) + b"\x7f" + b"\xff" * 7])
+def test_an_archive_that_ends_within_a_file_is_refused(repository: Repository, tmp_path: Path, size: bytes) -> None:
+    (tmp_path / "cut.tar").write_bytes(header(b"oci-layout", size=size) + bytes(2048))
+
+    assert "it ends within b'oci-layout'" in _refused(repository, f"oci-archive:{tmp_path / 'cut.tar'}")
+
+
 def test_a_docker_archive_whose_layer_is_another_is_refused(repository: Repository, tmp_path: Path) -> None:
     def lie(config: dict[str, Any]) -> None:
         config["rootfs"]["diff_ids"][0] = "sha256:" + "0" * 64
@@ -219,7 +319,7 @@ def test_a_docker_archive_whose_layer_is_another_is_refused(repository: Reposito
 
 HOSTILE_LAYERS = {
     "outside": (("../evil", {}, b"x"),),
-    "absolute": (("/evil", {}, b"x"),),
+    "outside, from the root": (("/../evil", {}, b"x"),),
     "through a lower link": (("link/evil", {}, b"x"),),
     "a whiteout through a lower link": (("link/.wh.f", {}, b""),),
     "a whiteout of the parent": (("d/.wh...", {}, b""),),
@@ -423,6 +523,17 @@ def test_an_export_upon_a_base_has_what_changed_and_whiteouts(two: Repository, t
     )
     again = import_source(two, f"oci:{tmp_path / 'two'}:two", "again", "m").commit
     assert again.tree == two.resolve("two").tree
+
+
+def test_a_tree_as_deep_as_a_path_can_be_is_exported_upon_another(repository: Repository, tmp_path: Path) -> None:
+    options = ImportOptions(limits=Limits(depth_max=2000))
+    for content in (b"one", b"two"):
+        (tmp_path / "t.tar").write_bytes(tar_of(("d/" * 1950 + "file", {}, content)))
+        import_source(repository, str(tmp_path / "t.tar"), content.decode(), "m", options=options)
+
+    export_as(repository, "two", "oci", tmp_path / "out", base="one", compression="none")
+
+    assert len(_layers(tmp_path / "out")[1]) == 1952
 
 
 def test_an_export_upon_an_equal_base_has_an_empty_layer(two: Repository, tmp_path: Path) -> None:

@@ -91,6 +91,12 @@ def test_a_log_line_whose_change_did_not_happen_is_forgotten(refs: Refs, tmp_pat
     assert [item.new for item in refs.log(RefKind.BRANCH, "compute")] == [B, A]
 
 
+def test_a_log_is_lines_without_control_characters_whoever_pushes(refs: Refs) -> None:
+    refs.update(RefKind.BRANCH, "main", A, old=None, author="me\x1b[2J\ud800\n", reason="a\tb\rc\x85")
+
+    assert [(change.author, change.reason) for change in refs.log(RefKind.BRANCH, "main")] == [("me [2J  ", "a b c ")]
+
+
 def test_a_removed_branch_can_be_made_again(refs: Refs) -> None:
     _set(refs, "compute", A)
     with pytest.raises(RefMovedError):

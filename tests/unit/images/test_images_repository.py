@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import socket
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
 
 from koguma.images import objects
-from koguma.images.commits import Commit, decode_commit
+from koguma.images.commits import TIME_MAX_S, Commit, decode_commit
 from koguma.images.errors import (
+    CommitError,
     CorruptError,
     ImageError,
     RefError,
@@ -277,7 +279,7 @@ def test_a_branch_is_not_made_over_another(repository: Repository, tmp_path: Pat
     _commit(repository, make_tree(tmp_path / "tree", {"a": "0"}))
     repository.create_branch("next")
 
-    with pytest.raises(RefError, match="koguma image rm next"):
+    with pytest.raises(RefError, match="koguma image branch -f next HEAD"):
         repository.create_branch("next")
 
 
@@ -296,3 +298,49 @@ def test_a_branch_is_not_made_over_another(repository: Repository, tmp_path: Pat
 def test_a_malformed_commit_is_refused(data: bytes) -> None:
     with pytest.raises(CorruptError):
         decode_commit(data, "0" * 64)
+
+
+@pytest.mark.parametrize("time_s", [10**20, 2**40, 253_402_214_400, -1, True, 1.5])
+def test_a_commit_of_no_year_that_a_calendar_has_is_refused(time_s: int) -> None:
+    with pytest.raises(CorruptError, match="from 0 to 253402214399"):
+        decode_commit(Commit("0" * 64, (), "me", time_s, "m").to_bytes(), "0" * 64)
+
+
+def test_the_first_and_the_last_time_of_a_commit_are_times_everywhere() -> None:
+    for time_s in (0, TIME_MAX_S):
+        assert decode_commit(Commit("0" * 64, (), "me", time_s, "m").to_bytes(), "0" * 64).time == time_s
+        for hours in (-12, 14):
+            datetime.fromtimestamp(time_s, UTC).astimezone(timezone(timedelta(hours=hours)))
+
+
+@pytest.mark.parametrize("clock_s", [-1.5, 2.0**40])
+def test_a_machine_whose_clock_is_absurd_makes_no_commit(
+    repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock_s: float
+) -> None:
+    tree = make_tree(tmp_path / "tree", {"a": "1"})
+    monkeypatch.setattr("koguma.images.repository.time.time", lambda: clock_s)
+
+    with pytest.raises(CommitError, match="must be of the years 1970 to 9999"):
+        repository.commit_tree(tree, "main", "m", remember=False)
+
+
+@pytest.mark.parametrize("author", ["me\nDate:   never", "me\r", "me\x1b[2J", "me\u2028you", "me\udcff", "me\x85"])
+def test_an_author_is_one_line_without_control_characters(repository: Repository, tmp_path: Path, author: str) -> None:
+    tree = make_tree(tmp_path / "tree", {"a": "1"})
+
+    with pytest.raises(CommitError, match=r"author must be one line without control characters, got 'me\\"):
+        repository.commit_tree(tree, "main", "m", author=author)
+    with repository.objects.writing() as writer, pytest.raises(CommitError, match="author"):
+        repository.add_commit(writer, bytes(32), [], "m", author=author)
+    stored = decode_commit(Commit("0" * 64, (), "me\nDate:   never", 1, "m").to_bytes(), "0" * 64)
+    assert stored.author == "me\nDate:   never"  # what is stored is read
+
+
+def test_a_message_has_lines_and_tabs_and_no_other_control_characters(repository: Repository, tmp_path: Path) -> None:
+    tree = make_tree(tmp_path / "tree", {"a": "1"})
+    for message in ("m\x1b[2J", "good\rbad", "m\udcff"):
+        with pytest.raises(CommitError, match="message must be without control characters"):
+            repository.commit_tree(tree, "main", message)
+
+    made = repository.commit_tree(tree, "main", "of a file\r\n\r\nwritten\telsewhere: \u200d é\r\n").commit
+    assert repository.commit(made.id).message == "of a file\n\nwritten\telsewhere: \u200d é"

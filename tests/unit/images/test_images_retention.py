@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from koguma.images.commits import Commit
+from koguma.images.commits import TIME_MAX_S, Commit
 from koguma.images.policy import LabelPolicy
 from koguma.images.refs import Ref, RefKind
 from koguma.images.retention import Found, plan_retention
@@ -41,6 +41,12 @@ def test_the_newest_of_a_branch_and_what_is_young_stay() -> None:
     assert plan.expired[_id(3)] == "it is older than 10 days and not one of the newest 2 of a branch"
 
 
+def test_until_when_a_commit_stays_is_a_time_however_long_that_is() -> None:
+    plan = plan_retention(LabelPolicy(keep_commits_per_branch=0, keep_days=10**12), _found([1, 2]), NOW)
+
+    assert plan.kept[_id(1)].until == TIME_MAX_S
+
+
 def test_heads_pins_and_what_is_in_use_stay_however_old_they_are() -> None:
     policy = LabelPolicy(keep_commits_per_branch=0, keep_days=0)
     found = _found([50, 60, 70, 80, 90], pinned=[_id(2), _id(77)], in_use={_id(4): "label x of a machine"})
@@ -67,13 +73,21 @@ def test_beyond_the_budget_the_oldest_go_first_but_never_what_stays_for_good() -
 
 def test_what_went_for_want_of_space_does_not_come_back_by_itself() -> None:
     policy = LabelPolicy(budget_mib=100)
-    found = _found([1, 2], sizes={_id(0): 60 * MIB}, evicted=[_id(1)])
+    found = _found([1, 2], sizes={_id(0): 60 * MIB}, evicted={_id(1): 100})
     plan = plan_retention(policy, found, NOW)
 
     assert set(plan.kept) == {_id(0)}
     assert plan.evicted == {_id(1)}
     assert plan.expired[_id(1)] == "artifacts may take 100 MiB and it was the oldest"
-    assert _kept(policy, _found([1, 2], evicted=[_id(1)], pinned=[_id(1)])) == {0, 1}
+    assert _kept(policy, _found([1, 2], evicted={_id(1): 100}, pinned=[_id(1)])) == {0, 1}
+
+
+def test_what_went_for_want_of_space_comes_back_when_there_is_more() -> None:
+    found = _found([1, 2], sizes={_id(0): 60 * MIB}, evicted={_id(1): 100})
+
+    assert _kept(LabelPolicy(budget_mib=None), found) == {0, 1}
+    assert _kept(LabelPolicy(budget_mib=101), found) == {0, 1}
+    assert _kept(LabelPolicy(budget_mib=70), found) == {0}
 
 
 @given(
@@ -95,7 +109,8 @@ def test_a_plan_decides_on_every_commit_and_planning_again_changes_nothing(
     assert not plan.kept.keys() & plan.expired.keys()
     assert {_id(0), *pins} <= plan.kept.keys()
     left = {item: sizes[item] for item in plan.kept}
-    again = plan_retention(policy, _found(ages, pinned=pins, sizes=left, evicted=plan.evicted), NOW)
+    noted = dict.fromkeys(plan.evicted, budget)
+    again = plan_retention(policy, _found(ages, pinned=pins, sizes=left, evicted=noted), NOW)
     assert (again.kept, again.evicted) == (plan.kept, plan.evicted)
     soft = [item for item, reason in plan.kept.items() if not reason.for_good]
     if budget is not None and soft:

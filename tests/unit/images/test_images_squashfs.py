@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from koguma.images.errors import CorruptError, TreeError
+from koguma.images.export import attributes_lost
 from koguma.images.objects import BLOB, TREE
 from koguma.images.repository import Repository
 from koguma.images.rootimages import donor_of, kept_image
@@ -21,7 +22,7 @@ from koguma.images.squashfs.contents import units_of
 from koguma.images.squashfs.donors import SLAB_BLOCKS, Donor, encode_note, note_path
 from koguma.images.squashfs.image import write_image
 from koguma.images.squashfs.layout import BLOCK_BYTES
-from koguma.images.trees import DIRECTORY, FILE, Entry, encode
+from koguma.images.trees import DIRECTORY, FILE, Entry, encode, encode_root, read_root
 from tests.unit.images.making import make_bootable_tree, make_tree
 
 DIGEST = "08e365483087d4002673dbf81b3c4c2e5de2c02a9f8417e0ded8a62190f0f224"
@@ -133,6 +134,35 @@ def test_a_new_file_changes_the_fragments_around_it_and_no_others() -> None:
     assert all(unit.size <= BLOCK_BYTES for unit in units_of(entries))
     assert len(before) < 1.5 * sum(entry.size for entry in entries) / BLOCK_BYTES
     assert sum(changed) / len(changed) <= 4
+
+
+def test_an_image_has_nothing_that_an_overlay_above_it_would_obey(repository: Repository, tmp_path: Path) -> None:
+    """A tree that was made elsewhere may have what ours do not."""
+    marks = ((b"trusted.overlay.opaque", b"y"), (b"user.a", b"1"), (b"user.overlay.redirect", b"/etc"))
+    images = []
+    for xattrs in (marks, marks[1:2]):
+        with repository.objects.writing() as writer:
+            below = Entry(b"d", DIRECTORY, 0o755, 0, 0, digest=writer.add(TREE, encode([])), xattrs=xattrs)
+            root = below._replace(name=b"", digest=writer.add(TREE, encode([below])))
+            tree = writer.add(TREE, encode_root(root))
+            writer.finish()
+        images.append(tmp_path / tree.hex())
+        write_image(repository.objects, read_root(repository.objects.read, tree), images[-1])
+
+    assert images[0].name != images[1].name
+    assert images[0].read_bytes() == images[1].read_bytes()
+
+
+def test_attributes_that_an_image_cannot_hold_are_told_by_path(repository: Repository) -> None:
+    acl, other = ((b"system.posix_acl_access", b""),), ((b"com.apple.provenance", b""),)
+    held = ((b"security.selinux", b""), (b"trusted.a", b""), (b"user.a", b""))
+    entries = [_entry(name, b"")._replace(xattrs=xattrs) for name, xattrs in ((b"a", acl), (b"b", other), (b"c", held))]
+    with repository.objects.writing() as writer:
+        root = Entry(b"", DIRECTORY, 0o755, 0, 0, digest=writer.add(TREE, encode(entries)))
+        writer.finish()
+
+    assert attributes_lost(repository.objects, root) == [b"a", b"b"]
+    assert attributes_lost(repository.objects, root._replace(xattrs=acl)) == [b"", b"a", b"b"]
 
 
 def test_a_content_is_packed_once_however_many_files_have_it() -> None:

@@ -6,13 +6,14 @@ import io
 import os
 import shutil
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
-from koguma.images.importing import Devices, ImportOptions, import_source, import_tar
+from koguma.images.importing import Devices, ImportOptions, import_source, import_tar, paxheaders
 from koguma.images.repository import Repository
-from koguma.images.trees import DIRECTORY, FILE, Entry, lookup
+from koguma.images.trees import DIRECTORY, FILE, Entry, Xattrs, lookup, walk
 from tests.unit.images.archives import END, header, padded, pax
 from tests.unit.images.making import make_tree
 
@@ -43,6 +44,7 @@ def _tree(path: Path) -> Path:
     with (tree / "hole").open("wb") as file:
         file.truncate(3_000_000)
     os.setxattr(tree / "a", "user.binary", b"\xff\0\n=")
+    os.setxattr(tree / "a", "user.odd=%3D%25%", b"1")
     return tree
 
 
@@ -72,7 +74,8 @@ def test_a_tar_that_gnu_tar_made_holds_the_directory(
     if "--format=pax" in options:
         options = [*options, "--xattrs", "--xattrs-include=*"]
     else:
-        os.removexattr(tree / "a", "user.binary")  # only pax has a place for it
+        for name in os.listxattr(tree / "a"):
+            os.removexattr(tree / "a", name)  # only pax has a place for it
     subprocess.run(["tar", "-C", tree, *options, "-cf", tmp_path / "t.tar", "."], check=True)
 
     imported = import_source(repository, str(tmp_path / "t.tar"), "tar", "m").commit
@@ -148,6 +151,33 @@ def test_attributes_are_read_from_each_tool_s_records(repository: Repository) ->
     )
 
 
+def test_attributes_that_no_file_can_have_are_left_out_and_told(repository: Repository) -> None:
+    attributes = pax(
+        ("SCHILY.xattr.com.apple.provenance", b"1"), ("SCHILY.xattr.user.a", b"2"),
+        ("SCHILY.xattr.system.nfs4_acl", b""), ("SCHILY.xattr.security.capability", b"3"),
+        ("SCHILY.xattr.trusted.", b"4"), ("SCHILY.acl.default", b"user::rw-,group::r--,other::r--"),
+    )  # fmt: skip
+    data = attributes + header(b"file") + attributes + header(b"link", kind=b"2", target=b"x".ljust(100, b"\0")) + END
+
+    done = import_tar(repository, io.BytesIO(data), "t", "main", "m")
+
+    found = {path: entry.xattrs for path, entry in walk(repository.objects.read, repository.root(done.commit))}
+    assert found == {
+        b"file": ((b"security.capability", b"3"), (b"user.a", b"2")),
+        b"link": ((b"security.capability", b"3"),),
+    }
+    assert done.left_out == (
+        b"com.apple.provenance", b"system.nfs4_acl", b"system.posix_acl_default", b"trusted.", b"user.a",
+    )  # fmt: skip
+
+
+def test_what_overlayfs_noted_in_a_layer_is_no_attribute_of_a_file(repository: Repository) -> None:
+    records = (("trusted.overlay.opaque", b"y"), ("user.overlay.metacopy", b""), ("user.overlay", b"mine"))
+    data = pax(*((f"SCHILY.xattr.{name}", value) for name, value in records)) + header(b"a") + END
+
+    assert _entry(repository, data).xattrs == ((b"user.overlay", b"mine"),)
+
+
 def test_large_numbers_are_read_in_base_256_and_in_pax(repository: Repository) -> None:
     uid = b"\x80\0\0\0" + (3_000_000_000).to_bytes(4, "big")
     data = pax(("gid", b"4000000000")) + header(b"a", uid=uid) + END
@@ -184,6 +214,40 @@ def test_what_is_left_empty_counts_for_nothing(repository: Repository) -> None:
     data = pax(("comment", b"x"), ("path", b"global"), kind=b"g") + pax(("path", b"")) + header(b"a") + END
 
     assert _entry(repository, data).name == b"a"
+
+
+def test_global_attributes_are_those_of_every_entry_but_where_it_says_others(repository: Repository) -> None:
+    data = (
+        pax(("SCHILY.xattr.user.a", b"all"), ("SCHILY.xattr.user.b", b"all"), kind=b"g") + header(b"before")
+        + pax(("SCHILY.xattr.user.b", b"own")) + header(b"own") + pax(("SCHILY.xattr.user.a", b""), kind=b"g")
+        + header(b"after") + END
+    )  # fmt: skip
+    commit = import_tar(repository, io.BytesIO(data), "t", "main", "m").commit
+    found = {path: entry.xattrs for path, entry in walk(repository.objects.read, repository.root(commit))}
+
+    assert found == {
+        b"before": ((b"user.a", b"all"), (b"user.b", b"all")),
+        b"own": ((b"user.a", b"all"), (b"user.b", b"own")),
+        b"after": ((b"user.b", b"all"),),
+    }
+
+
+def test_global_records_are_parsed_once_however_many_entries_follow(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = []
+
+    def counted(records: Mapping[bytes, bytes]) -> Xattrs:
+        told.append(len(records))
+        return original(records)
+
+    original = paxheaders.xattrs
+    monkeypatch.setattr(paxheaders, "xattrs", counted)
+    data = pax(("SCHILY.xattr.user.a", b"1"), kind=b"g") + b"".join(header(b"%d" % number) for number in range(50))
+
+    import_tar(repository, io.BytesIO(data + END), "t", "main", "m")
+
+    assert told == [1]
 
 
 def test_names_are_bytes(repository: Repository) -> None:

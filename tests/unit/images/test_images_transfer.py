@@ -304,7 +304,7 @@ def test_signatures_that_could_not_be_stored_are_read_again(
     copy, tip = make_repository(tmp_path / "copy"), origin.resolve("main").id
     add_remote(copy.path, "site", site.url)
     with monkeypatch.context() as full:
-        full.setattr(fetching, "keep_signatures", lambda *_: (_ for _ in ()).throw(StorageError("the disk is full")))
+        full.setattr(fetching, "receive_signatures", lambda *_: (_ for _ in ()).throw(StorageError("the disk is full")))
         with pytest.raises(StorageError):
             fetch(copy, remote_of(copy))
     fetch(copy, remote_of(copy))

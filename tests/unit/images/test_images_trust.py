@@ -87,6 +87,38 @@ def test_a_signature_of_another_commit_is_wrong(repository: Repository, tree: Pa
     assert (verdict.valid, verdict.wrong) == ((), (signing_id(repository),))
 
 
+def test_a_wrong_line_of_a_key_does_not_keep_it_from_signing(repository: Repository, tree: Path) -> None:
+    made = unsigned(repository, tree, "first")
+    add_signatures(repository.path, [Signature(made, signing_id(repository), base64.b64encode(bytes(64)).decode())])
+
+    sign_commit(repository, made)
+    sign_commit(repository, made)
+    assert verify_commit(repository, made).valid == (signing_id(repository),)
+    assert len(all_signatures(repository.path)) == 2
+
+
+def test_wrong_signatures_of_keys_that_are_trusted_do_not_travel(
+    repository: Repository, tree: Path, tmp_path: Path
+) -> None:
+    made = unsigned(repository, tree, "first")
+    site = make_repository(tmp_path / "site")
+    encoded = base64.b64encode(bytes(64)).decode()
+    wrong = [Signature(made, key, encoded) for key in (signing_id(site), signing_id(repository))]
+    add_signatures(repository.path, wrong)
+    add_remote(repository.path, "site", str(site.path))
+    with served(site.path) as url:
+        add_remote(repository.path, "served", url)
+        for name in ("site", "served"):
+            push(repository, find_remote(repository.path, name), ["work"])
+            assert all_signatures(site.path) == wrong[1:]  # of that key nobody knows anything here
+    other = make_repository(tmp_path / "other")
+    add_key(other.path, export_key(repository.path))
+    add_remote(other.path, "origin", str(repository.path))
+    pull(other, find_remote(other.path, "origin"), "work")
+
+    assert all_signatures(other.path) == wrong[:1]
+
+
 def test_a_line_that_a_crash_cut_short_counts_for_nothing_and_spoils_nothing(
     repository: Repository, tree: Path
 ) -> None:
@@ -172,6 +204,29 @@ def test_a_rotation_that_was_interrupted_is_completed_by_the_next(
     new, _ = rotate_key(repository)
     assert {key.role for key in keys_of(repository.path)} == {"signing", "retiring"}
     assert set(verify_commit(repository, made).valid) == {old, new}
+
+
+def test_a_key_of_a_rotation_that_was_cut_short_is_revoked_for_good(
+    repository: Repository, tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from koguma.images import keyring
+
+    repository.commit_tree(tree, "main", "first")
+    upcoming = repository.path / "keys" / "next.pem"
+    with monkeypatch.context() as broken:
+        broken.setattr(keyring, "_sign_everything", lambda *_: (_ for _ in ()).throw(RuntimeError("killed")))
+        with pytest.raises(RuntimeError):
+            rotate_key(repository)
+    private = upcoming.read_bytes()
+    stolen = next(key.id for key in keys_of(repository.path) if key.role == "trusted")
+    revoke_key(repository, stolen)
+    assert not upcoming.exists()
+
+    upcoming.write_bytes(private)  # as a repository has it where the key was revoked without this rule
+    new, _ = rotate_key(repository)
+    assert new != stolen
+    assert stolen not in trusted_keys(repository.path / "keys")
+    assert [key.role for key in keys_of(repository.path) if key.id == stolen] == ["revoked"]
 
 
 def test_a_rotation_does_not_sign_what_nobody_trusted_signed(tmp_path: Path, repository: Repository) -> None:

@@ -49,19 +49,28 @@ __all__ = [
     "progress",
     "say",
     "update_labels",
+    "whole_message",
 ]
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Branch = Annotated[str, typer.Option("--branch", "-b", help="The branch to commit to; made when there is none.")]
-Message = Annotated[str, typer.Option("--message", "-m", help="Why; the first line is the subject.")]
+Message = Annotated[
+    list[str] | None,
+    typer.Option("--message", "-m", help="Why; the first line is the subject. Said again, another paragraph."),
+]
 Revision = Annotated[str, typer.Argument(help="A branch, tag, commit or expression.")]
+
+
+def whole_message(paragraphs: list[str] | None) -> str | None:
+    """The message that several `-m` make; None when none was said."""
+    return "\n\n".join(paragraphs) if paragraphs else None
 
 
 def path_of(context: typer.Context) -> Path:
     given: Path | None = context.obj
     if given is not None:
         return given
-    if found := places.repository():
+    if found := places.repository_here() or places.repository():
         return found
     from koguma.config import load
 

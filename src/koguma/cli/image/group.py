@@ -6,10 +6,11 @@ A command's module is loaded when the command is said: `koguma image log` must b
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from koguma.cli.image.habits import OPTIONS_ELSEWHERE, refuse_empty
 from koguma.cli.lazy import Command, LazyGroup
 
 
@@ -84,18 +85,33 @@ class ImageGroup(LazyGroup):
     elsewhere = {
         "add": "a commit takes everything that `koguma image edit` changed: koguma image commit -m MESSAGE",
         "archive": "an image or a tar of a commit is made by: koguma image export REV --format tar -o FILE",
+        "cat-file": "a file or a directory of a commit is shown by: koguma image show REV:PATH",
+        "config": "policy.toml in the repository says how long labels stay and which branches are signed",
         "describe": "the names of commits are shown by: koguma image log --oneline",
+        "for-each-ref": "branches and tags are listed by: koguma image branch --json; koguma image tag --json",
         "ls-files": "a directory of a commit is listed by: koguma image show REV:DIR",
         "ls-remote": "the refs of a remote are shown by: koguma image remote show NAME",
         "ls-tree": "a directory of a commit is listed by: koguma image show REV:DIR",
+        "prune": "what nothing refers to is removed by: koguma image gc",
         "rebase": "commits are made again on a branch by: koguma image cherry-pick a..b -b BRANCH",
+        "repack": "packs are merged by: koguma image gc",
         "reset": "a branch is moved by: koguma image branch -f BRANCH REV; koguma image reflog tells where it was",
         "restore": "a pending edit is thrown away by: koguma image edit BRANCH --discard",
         "rev-list": "commits are listed by: koguma image log",
         "rev-parse": "the id of a commit is shown by: koguma image log -1 REV",
+        "show-ref": "branches and tags are listed by: koguma image branch --json; koguma image tag --json",
         "stash": "every branch has a pending edit of its own, which may wait; see: koguma image status",
+        "version": "the version is printed by: koguma --version",
         "worktree": "a commit is shown at a directory by: koguma image mount REV DIR",
     }
+
+    options_elsewhere = OPTIONS_ELSEWHERE
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """As the parent's, after a look at what an unset variable of a shell leaves."""
+        refuse_empty(args)
+        rest: list[str] = super().parse_args(ctx, args)
+        return rest
 
 
 app = typer.Typer(

@@ -30,7 +30,9 @@ def log(
         list[str] | None,
         typer.Argument(metavar="[REVISION]...", help="`compute`, `v1~2`, `a..b`, `a...b`, `^a`; HEAD otherwise."),
     ] = None,
-    limit: Annotated[int | None, typer.Option("-n", "--limit", min=1, help="At most so many commits.")] = None,
+    limit: Annotated[
+        int | None, typer.Option("-n", "--limit", "--max-count", min=1, max=2**31, help="At most so many commits.")
+    ] = None,
     oneline: Annotated[bool, typer.Option("--oneline", help="One line per commit.")] = False,
     graph: Annotated[bool, typer.Option("--graph", help="Draw the lines of history beside the commits.")] = False,
     everything: Annotated[bool, typer.Option("--all", help="From every branch and tag.")] = False,
@@ -41,6 +43,9 @@ def log(
     ] = None,
     grep: Annotated[str | None, typer.Option(help="Only commits whose message matches this expression.")] = None,
     reverse: Annotated[bool, typer.Option("--reverse", help="Oldest first.")] = False,
+    no_merges: Annotated[bool, typer.Option("--no-merges", help="Leave out commits of two parents.")] = False,
+    merges: Annotated[bool, typer.Option("--merges", help="Only commits of two parents.")] = False,
+    decorate: Annotated[bool, typer.Option("--decorate", hidden=True, help="As always.")] = False,  # noqa: ARG001 - git's
     patch: Patch = False,
     stat: Stat = False,
     name_only: NameOnly = False,
@@ -60,6 +65,8 @@ def log(
         until=until,
         grep=grep,
         reverse=reverse,
+        parents_max=1 if no_merges else None,
+        parents_min=2 if merges else 0,
         patch=patch,
         stat=stat,
         name_only=name_only,
@@ -147,7 +154,7 @@ def diff(
         old,
         new,
         *(more or ()),
-        *paths_said(context),
+        dashed=paths_said(context),
         patch=patch,
         stat=stat,
         shortstat=shortstat,
@@ -183,11 +190,19 @@ def merge_base_(
 @app.command()
 def reflog(
     context: typer.Context,
-    name: Annotated[str, typer.Argument(help="A branch or tag.")] = "HEAD",
+    words: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME]", help="A branch or tag; HEAD's branch otherwise.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Show where a branch has been, newest first; `branch@{1}` names the commit before the last change."""
     repository = open_repository(context)
+    names = words or ["HEAD"]
+    if names[0] == "show" and not repository.refs.find("show"):
+        names = names[1:] or ["HEAD"]  # as git has it
+    if len(names) > 1:
+        raise UsageFault(f"one branch or tag is told of, got {names[1]!r} too")
+    name = names[0]
     name = repository.refs.head() if name == "HEAD" else name
     changes = repository.reflog(name)
     if json:

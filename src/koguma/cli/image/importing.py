@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from koguma.cli.image.common import Branch, finish, open_repository, progress
+from koguma.cli.image.common import Branch, Message, finish, open_repository, printable, progress, say, whole_message
 
 app = typer.Typer()
 
@@ -25,7 +25,7 @@ def import_(
         ),
     ],
     branch: Branch,
-    message: Annotated[str | None, typer.Option("--message", "-m", help="Otherwise what was imported.")] = None,
+    message: Message = None,
     author: Annotated[str | None, typer.Option(help="Otherwise KOGUMA_AUTHOR, else user@host.")] = None,
     keep_times: Annotated[
         bool, typer.Option("--keep-times", help="Record modification times; they are normalised otherwise.")
@@ -78,6 +78,15 @@ def import_(
     repository = open_repository(context)
     with progress("reading") as told:
         done = import_source(
-            repository, source, branch, message or f"import {source}", options=options, author=author, progress=told
+            repository,
+            source,
+            branch,
+            whole_message(message) or f"import {source}",
+            options=options,
+            author=author,
+            progress=told,
         )
+    if done.left_out:
+        names = ", ".join(map(printable, done.left_out))
+        say(f"attributes that Linux has no place for are left out: {names}")
     finish(repository, done, wait=wait)

@@ -114,7 +114,7 @@ def seconds(text: str) -> float:
     """`2w`, `3d`, `12h`, `90m`, `30s` or plain seconds."""
     units = {"w": 7 * 86400, "d": 86400, "h": 3600, "m": 60, "s": 1}
     number, unit = (text[:-1], units[text[-1]]) if text[-1:] in units else (text, 1)
-    if not number.isdigit():
+    if not number.isdecimal():
         raise typer.BadParameter(f"a time is a number and one of {' '.join(units)}, got {text!r}")
     return int(number) * unit
 

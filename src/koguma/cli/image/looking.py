@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from koguma.cli.errors import UsageFault, one_line
 from koguma.cli.image.printing import decorations, local_time, message_lines, names_by_commit, print_json
 from koguma.cli.image.showing import Form, commit_document, diff_document, print_diff, print_reboot
+from koguma.images.revisions import is_symmetric, split_range
 
 if TYPE_CHECKING:
     from koguma.images.commits import Commit
@@ -31,6 +32,8 @@ def log(
     until: str | None = None,
     grep: str | None = None,
     reverse: bool = False,
+    parents_max: int | None = None,
+    parents_min: int = 0,
     patch: bool = False,
     stat: bool = False,
     name_only: bool = False,
@@ -42,6 +45,8 @@ def log(
     if everything:
         texts += [ref.commit for ref in repository.refs.all()]
     commits = _wanted(repository.log(texts, spec, by_line=graph), author, since, until, grep)
+    if parents_min or parents_max is not None:
+        commits = (item for item in commits if parents_min <= len(item.parents) <= (parents_max or len(item.parents)))
     commits = islice(commits, limit)
     if reverse:
         commits = iter(list(commits)[::-1])
@@ -70,6 +75,7 @@ def diff(
     old: str,
     new: str | None = None,
     *paths: str,
+    dashed: Iterable[str] = (),
     patch: bool = False,
     stat: bool = False,
     shortstat: bool = False,
@@ -78,9 +84,16 @@ def diff(
     reboot: bool = False,
     json: bool = False,
 ) -> None:
-    """Print what changed between two commits: packages, files, and what a reboot from one to the other means."""
+    """Print what changed between two commits: packages, files, and what a reboot from one to the other means.
+
+    `paths` must be in one of the trees, as a mistyped revision is not; `dashed` were said after two dashes.
+    """
+    if new is not None and split_range(old):
+        paths, new = (new, *paths), None
     left, right = _ends(repository, old, new)
-    spec = _path_spec(paths)
+    for path in paths:
+        _require_path(repository, left, right, path)
+    spec = _path_spec([*paths, *dashed])
     changes = repository.diff(left, right, spec)
     form = Form(patch, stat, shortstat, name_only, changelogs)
     if json:
@@ -99,6 +112,21 @@ def against_parent(repository: Repository, commit_id: str, paths: PathSpec | Non
 
     found = repository.commit(commit_id)
     return repository.diff(found.parents[0], found.id, paths) if found.parents else Diff((), ())
+
+
+def _require_path(repository: Repository, left: str, right: str, path: str) -> None:
+    """RevisionError for a word that is no revision and is in neither tree: it is mistyped."""
+    from koguma.images.errors import RevisionError
+    from koguma.images.pathspec import PathSpec
+    from koguma.images.trees import lookup
+
+    read = repository.objects.read
+    spec = PathSpec([path])
+    if not spec.plain or any(
+        lookup(read, repository.root(repository.commit(end)), spec.plain[0]) for end in (left, right)
+    ):
+        return
+    raise RevisionError(f"a third word is a path of one of the commits, got {path!r}; if it is one, say it after: --")
 
 
 def _path_spec(words: Iterable[str]) -> PathSpec | None:
@@ -173,7 +201,6 @@ def _ends(repository: Repository, old: str, new: str | None) -> tuple[str, str]:
     """The two commits to compare: two words, or one that is a range."""
     from koguma.images.errors import RevisionError
     from koguma.images.history import merge_base
-    from koguma.images.revisions import is_symmetric, split_range
 
     ends = split_range(old) if new is None else None
     left, right = (repository.resolve(text).id for text in ends or (old, new or "HEAD"))

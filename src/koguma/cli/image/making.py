@@ -9,17 +9,20 @@ from typing import Annotated
 import typer
 
 from koguma.cli.image import recording
-from koguma.cli.image.common import Branch, become_root, finish, open_repository, path_of, say
+from koguma.cli.image.common import Branch, Message, become_root, finish, open_repository, path_of, say, whole_message
 
 app = typer.Typer()
 
 
 @app.command()
-def init(context: typer.Context) -> None:
+def init(
+    context: typer.Context,
+    directory: Annotated[Path | None, typer.Argument(help="The new repository; --repo's otherwise.")] = None,
+) -> None:
     """Make a repository and its signing key; one that is there stays as it is."""
     from koguma.images.repository import Repository
 
-    print(Repository.init(path_of(context)).path)
+    print(Repository.init(directory or path_of(context)).path)
 
 
 @app.command()
@@ -28,24 +31,23 @@ def commit(
     branch: Annotated[
         str | None, typer.Option("--branch", "-b", help="Made when there is none; HEAD's branch otherwise.")
     ] = None,
-    message: Annotated[
-        str | None, typer.Option("--message", "-m", help="Why; the first line is the subject. A merge has one already.")
-    ] = None,
+    message: Message = None,
     tree: Annotated[Path | None, typer.Argument(help="A directory; otherwise the branch's pending edit.")] = None,
     author: Annotated[str | None, typer.Option(help="Otherwise KOGUMA_AUTHOR, else user@host.")] = None,
     keep_times: Annotated[
         bool, typer.Option("--keep-times", help="Record modification times; they are normalised otherwise.")
     ] = False,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait for the label to be bootable.")] = True,
+    everything: Annotated[bool, typer.Option("--all", "-a", hidden=True, help="As always.")] = False,  # noqa: ARG001 - git's
 ) -> None:
-    """Commit a directory, or what `edit` changed; prints the commit's id last."""
+    """Commit a directory, or what `edit` changed; prints the commit's id last. What a merge began has a message."""
     if tree is not None and not message:
         raise typer.BadParameter("a commit needs a message that says why", param_hint="--message")
     recording.commit(
         open_repository(context),
         tree,
         branch=branch,
-        message=message,
+        message=whole_message(message),
         author=author,
         keep_times=keep_times,
         wait=wait,
@@ -57,14 +59,14 @@ def build(
     context: typer.Context,
     recipe: Annotated[Path, typer.Argument(help="A recipe (TOML).")],
     branch: Branch,
-    message: Annotated[str | None, typer.Option("--message", "-m")] = None,
+    message: Message = None,
     force: Annotated[bool, typer.Option("--force", help="Build again although the recipe did not change.")] = False,
 ) -> None:
     """Build a Debian root from a recipe and commit it; prints the commit's id last."""
     from koguma.images.build import build as build_image
 
     repository = open_repository(context)
-    done = build_image(repository, recipe, branch, message, force=force, say=say)
+    done = build_image(repository, recipe, branch, whole_message(message), force=force, say=say)
     finish(repository, done, wait=True)
 
 

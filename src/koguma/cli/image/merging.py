@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from koguma.cli.image.common import Json, become_root, open_repository, print_json, printable, say, update_labels
+from koguma.cli.image.common import (
+    Json,
+    Message,
+    become_root,
+    open_repository,
+    print_json,
+    printable,
+    say,
+    update_labels,
+    whole_message,
+)
 from koguma.cli.image.pending import conflict_document, conflict_line, conflicts_open
 
 if TYPE_CHECKING:
@@ -19,8 +29,7 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 Into = Annotated[str | None, typer.Option("--branch", "-b", help="The branch to change; HEAD's otherwise.")]
-Message = Annotated[str | None, typer.Option("--message", "-m", help="Otherwise one that says what was done.")]
-NoCommit = Annotated[bool, typer.Option("--no-commit", help="Leave the result as a pending edit.")]
+NoCommit = Annotated[bool, typer.Option("--no-commit", "-n", help="Leave the result as a pending edit.")]
 NoRebuild = Annotated[
     bool, typer.Option("--no-rebuild", help="Run nothing in the image; stale caches are conflicts then.")
 ]
@@ -61,7 +70,7 @@ def merge(
     repository = open_repository(context)
     become_root(context, needed=False)
     if abort or continue_:
-        _end_merge(repository, branch, message, abort=abort, json=json)
+        _end_merge(repository, branch, whole_message(message), abort=abort, json=json)
         return
     if revision is None:
         raise typer.BadParameter("say what to merge", param_hint="REVISION")
@@ -71,7 +80,7 @@ def merge(
         repository,
         revision,
         branch,
-        message=message,
+        message=whole_message(message),
         fast_forward=FastForward.NEVER if no_ff else FastForward.ONLY if ff_only else FastForward.ALLOWED,
         commit=not no_commit,
         rebuild=not no_rebuild,
@@ -101,10 +110,13 @@ def _replaying(kind: str, told: str) -> None:
         from koguma.images.replay import cherry_pick, revert
         from koguma.images.sessions import CHERRY_PICK, REVERT
 
+        said = whole_message(message)
+        if said and said.isdecimal():
+            raise typer.BadParameter(f"-m is the message; the parent of a merge is said by: --mainline {said}")
         repository = open_repository(context)
         become_root(context, needed=False)
         if abort or continue_ or skip:
-            _go_on(repository, kind, branch, message, abort=abort, skip=skip, json=json)
+            _go_on(repository, kind, branch, said, abort=abort, skip=skip, json=json)
             return
         if not revisions:
             raise typer.BadParameter("say which commits", param_hint="REVISIONS")
@@ -113,7 +125,7 @@ def _replaying(kind: str, told: str) -> None:
             repository,
             revisions,
             branch,
-            message=message,
+            message=said,
             mainline=mainline,
             commit=not no_commit,
             rebuild=not no_rebuild,
@@ -138,7 +150,7 @@ def _end_merge(repository: Repository, branch: str | None, message: str | None, 
         raise EditError(f"no merge is pending on branch {branch!r}; koguma image status -b {branch} tells what is")
     if abort:
         discard(repository, branch)
-        print(repository.resolve(branch).id)
+        _print_end("aborted", repository, branch, json=json)
         return
     done = commit_edit(repository, branch, message)
     _finish(repository, branch, [Outcome(Result.COMMITTED, done.commit)], MERGE, json=json)
@@ -150,14 +162,21 @@ def _go_on(
     from koguma.images import replay
 
     if abort:
-        print(replay.abort(repository, kind, branch).id)
+        replay.abort(repository, kind, branch)
         update_labels(repository)
+        _print_end("aborted", repository, branch, json=json)
         return
     outcomes = replay.go_on(repository, kind, branch, message=message, skip=skip, say=say)
     if outcomes:
         _finish(repository, branch, outcomes, kind, json=json)
     else:
-        print(repository.resolve(branch or "HEAD").id)
+        _print_end("skipped", repository, branch, json=json)
+
+
+def _print_end(result: str, repository: Repository, branch: str | None, *, json: bool) -> None:
+    branch = branch or repository.refs.head()
+    commit = repository.resolve(branch).id
+    print_json({"result": result, "branch": branch, "commit": commit}) if json else print(commit)
 
 
 def _finish(repository: Repository, branch: str | None, outcomes: Sequence[Outcome], kind: str, *, json: bool) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from koguma.cli.errors import one_line
 from koguma.cli.image.printing import print_json, update_labels
@@ -13,23 +13,31 @@ if TYPE_CHECKING:
     from koguma.images.repository import Repository
 
 
+class Shown(NamedTuple):
+    """Which branches a list has."""
+
+    remotes: bool = False
+    own: bool = True
+    contains: str | None = None
+    """Only those whose history has this commit."""
+
+
 def branch(
     repository: Repository,
     name: str | None = None,
     start: str = "HEAD",
     *,
     force: bool = False,
-    remotes: bool = False,
+    shown: Shown = Shown(),
     json: bool = False,
 ) -> None:
-    """Make a branch and print its commit, or list branches, with `remotes` those of remotes too."""
+    """Make a branch and print its commit, or list branches."""
     if name is None:
-        others = repository.refs.remotes() if remotes else []
-        _list(repository, [*_of_kind(repository, "branch"), *others], head=repository.refs.head(), json=json)
+        _list(repository, _chosen(repository, shown), head=repository.refs.head(), json=json)
     elif force and repository.refs.find(name):
-        _made(repository, repository.move_branch(name, start))
+        _made(repository, repository.move_branch(name, start), json=json)
     else:
-        _made(repository, repository.create_branch(name, start))
+        _made(repository, repository.create_branch(name, start), json=json)
 
 
 def tag(repository: Repository, name: str | None = None, start: str = "HEAD", *, json: bool = False) -> None:
@@ -37,12 +45,26 @@ def tag(repository: Repository, name: str | None = None, start: str = "HEAD", *,
     if name is None:
         _list(repository, _of_kind(repository, "tag"), head="", json=json)
     else:
-        _made(repository, repository.create_tag(name, start))
+        _made(repository, repository.create_tag(name, start), json=json)
 
 
-def _made(repository: Repository, ref: Ref) -> None:
+def _chosen(repository: Repository, shown: Shown) -> list[Ref]:
+    refs = _of_kind(repository, "branch") if shown.own else []
+    refs += repository.refs.remotes() if shown.remotes else []
+    if shown.contains is None:
+        return refs
+    from koguma.images.history import ancestors  # noqa: PLC0415 - for this alone
+
+    wanted = repository.resolve(shown.contains).id
+    return [ref for ref in refs if wanted in ancestors(repository.commit, [ref.commit])]
+
+
+def _made(repository: Repository, ref: Ref, *, json: bool) -> None:
     update_labels(repository)
-    print(ref.commit)
+    if json:
+        print_json({"name": ref.name, "commit": ref.commit})
+    else:
+        print(ref.commit)
 
 
 def _of_kind(repository: Repository, kind: str) -> list[Ref]:

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from koguma.cli.errors import one_line
-from koguma.cli.image.common import Json, become_root, open_repository, print_json, printable, say
+from koguma.cli.errors import UsageFault, one_line
+from koguma.cli.image.common import Json, become_root, open_repository, print_json, printable, say, update_labels
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from koguma.images.merging import Conflict
+    from koguma.images.repository import Repository
     from koguma.images.sessions import Operation
     from koguma.images.status import Status
 
@@ -75,17 +76,49 @@ def status(
 def switch(
     context: typer.Context,
     branch: Annotated[str, typer.Argument(help="The branch that commands mean when none is named.")],
+    start: Annotated[str | None, typer.Argument(help="With --create: the commit it starts from.")] = None,
+    create: Annotated[bool, typer.Option("--create", "-c", help="Make the branch first.")] = False,
 ) -> None:
-    """Make a branch HEAD: the one that commands mean when none is named. Pending edits stay with their branches."""
+    """Make a branch HEAD: the one that commands mean when none is named. Pending edits stay with their branches.
+
+    A branch that only one remote has is made from there.
+    """
     from koguma.images.refs import RefKind
-    from koguma.images.sessions import head_of
 
     repository = open_repository(context)
-    if repository.refs.get(RefKind.TAG, branch):
-        raise typer.BadParameter(f"HEAD is a branch, {branch!r} is a tag; koguma image branch NAME {branch} makes one")
-    head = head_of(repository, branch)
+    if start is not None and not create:
+        raise UsageFault(f"a branch that is there has its commit, got {start!r} too; -c makes a new one")
+    if create:
+        head = repository.create_branch(branch, start or "HEAD").commit
+        update_labels(repository)
+    elif found := repository.refs.get(RefKind.BRANCH, branch):
+        head = found
+    else:
+        head = _from_remote(repository, branch)
     repository.refs.set_head(branch)
     print(f"on branch {branch} at {head[:12]}")
+
+
+def _from_remote(repository: Repository, branch: str) -> str:
+    """Make a branch that one remote has; the commit it is at. Raises RefError."""
+    from koguma.images.errors import RefError
+    from koguma.images.refs import RefKind
+
+    if repository.refs.get(RefKind.TAG, branch):
+        raise RefError(f"HEAD is a branch, {branch!r} is a tag; koguma image branch NAME {branch} makes one")
+    there = [ref for ref in repository.refs.remotes() if ref.name.partition("/")[2] == branch]
+    if len(there) > 1:
+        names = " or ".join(ref.name for ref in there)
+        raise RefError(f"one remote must have branch {branch!r}; say which: koguma image switch -c {branch} {names}")
+    if not there:
+        raise RefError(
+            f"HEAD is a branch, there is none named {branch!r}; koguma image branch lists them,"
+            f" koguma image switch -c {branch} makes one"
+        )
+    head = repository.create_branch(branch, there[0].name).commit
+    say(f"branch {branch} is made of {there[0].name}")
+    update_labels(repository)
+    return head
 
 
 def conflict_document(conflict: Conflict) -> dict[str, Any]:

@@ -82,7 +82,7 @@ def _repository(said: Sequence[str]) -> tuple[str | None, Sequence[str]]:
         return said[1] or None, said[2:]
     if not said or said[0] not in COMMANDS:
         return None, said
-    found = os.environ.get("KOGUMA_REPO") or places.repository()
+    found = os.environ.get("KOGUMA_REPO") or places.repository_here() or places.repository()
     return (str(found) if found else None), said
 
 
@@ -96,7 +96,7 @@ def _understood(command: Quick, said: Sequence[str]) -> tuple[list[str], dict[st
             options[command.flags[item]] = True
         elif item in command.values:
             value = next(rest, "")
-            if not value or value.startswith("-"):
+            if not value or value.startswith("-") or command.values[item] in options:
                 return None
             options[command.values[item]] = value
         elif not item or item.startswith("-"):

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from koguma.cli.errors import UsageFault
 from koguma.cli.image.printing import finish, progress
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ def commit(
 
     A directory needs a message; of an edit that a merge began the message is there already.
     """
+    if message is not None and not message.strip():
+        raise UsageFault(f"a commit's message says why, got {message!r}")
     branch = branch or repository.refs.head()
     with progress("reading") as told:
         if tree is None:

@@ -1,3 +1,4 @@
+# ruff: noqa: PLC0415 - a command imports what it needs when it runs, so that each starts fast
 """`koguma image` commands on branches, tags and the labels they yield."""
 
 from __future__ import annotations
@@ -7,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from koguma.cli.errors import UsageFault
 from koguma.cli.image import naming
 from koguma.cli.image.common import Json, local_time, open_repository, print_json, print_table, say, update_labels
 from koguma.images.errors import RefError
@@ -14,6 +16,7 @@ from koguma.images.errors import RefError
 if TYPE_CHECKING:
     from koguma.images.labelfile import Label
     from koguma.images.refs import Ref
+    from koguma.images.repository import Repository
     from koguma.images.retention import Kept
 
 app = typer.Typer()
@@ -24,33 +27,54 @@ _UNLABELLED_SHOWN = 10
 @app.command()
 def branch(
     context: typer.Context,
-    name: Annotated[str | None, typer.Argument(help="The new branch; without it, branches are listed.")] = None,
-    start: Annotated[str, typer.Argument(help="The commit it starts from.")] = "HEAD",
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[NAME [START]]", help="The new branch, and the commit it starts from."),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", "-f", help="Move a branch that exists.")] = False,
-    delete: Annotated[bool, typer.Option("--delete", "-d", "-D", help="Remove the branch; as `rm` does.")] = False,
+    delete: Annotated[bool, typer.Option("--delete", "-d", "-D", help="Remove branches; as `rm` does.")] = False,
     remotes: Annotated[bool, typer.Option("--all", "-a", help="List where branches of remotes are, too.")] = False,
+    remotes_only: Annotated[bool, typer.Option("--remotes", "-r", help="List only those of remotes.")] = False,
+    contains: Annotated[str | None, typer.Option("--contains", help="List those whose history has this.")] = None,
+    current: Annotated[bool, typer.Option("--show-current", help="Print HEAD's branch.")] = False,
+    list_: Annotated[bool, typer.Option("--list", "-l", "-v", hidden=True, help="As without a name.")] = False,
     json: Json = False,
 ) -> None:
     """Make a branch, or list branches."""
-    if delete:
-        _remove(context, "branch", name)
-        return
-    naming.branch(open_repository(context), name, start, force=force, remotes=remotes, json=json)
+    words = names or []
+    if list_ and words:
+        raise UsageFault(f"a list of branches takes no names, got {words[0]!r}; koguma image branch lists all")
+    repository = open_repository(context)
+    if current:
+        print(repository.refs.head())
+    elif delete:
+        _remove(repository, "branch", words, json=json)
+    else:
+        _at_most_two(words)
+        shown = naming.Shown(remotes=remotes or remotes_only, own=not remotes_only, contains=contains)
+        naming.branch(repository, *words, force=force, shown=shown, json=json)
 
 
 @app.command()
 def tag(
     context: typer.Context,
-    name: Annotated[str | None, typer.Argument(help="The new tag; without it, tags are listed.")] = None,
-    start: Annotated[str, typer.Argument(help="The commit it names.")] = "HEAD",
-    delete: Annotated[bool, typer.Option("--delete", "-d", help="Remove the tag; as `rm` does.")] = False,
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME [REVISION]]", help="The new tag, and the commit it names.")
+    ] = None,
+    delete: Annotated[bool, typer.Option("--delete", "-d", help="Remove tags; as `rm` does.")] = False,
+    list_: Annotated[bool, typer.Option("--list", "-l", hidden=True, help="As without a name.")] = False,
     json: Json = False,
 ) -> None:
     """Make a tag, or list tags."""
+    words = names or []
+    if list_ and words:
+        raise UsageFault(f"a list of tags takes no names, got {words[0]!r}; koguma image tag lists all")
+    repository = open_repository(context)
     if delete:
-        _remove(context, "tag", name)
-        return
-    naming.tag(open_repository(context), name, start, json=json)
+        _remove(repository, "tag", words, json=json)
+    else:
+        _at_most_two(words)
+        naming.tag(repository, *words, json=json)
 
 
 @app.command()
@@ -60,7 +84,7 @@ def rm(
     """Remove branches and tags; their commits stay until they are collected."""
     repository = open_repository(context)
     for name in names:
-        _say_removed(repository.remove(name))
+        _say_removed(repository, repository.remove(name))
     update_labels(repository)
 
 
@@ -112,16 +136,31 @@ def _kept_words(kept: Kept | None) -> str:
     return f"until {local_time(kept.until)}" if kept.until is not None else kept.why
 
 
-def _remove(context: typer.Context, kind: str, name: str | None) -> None:
-    """Remove the branch or tag of this name."""
-    repository = open_repository(context)
-    found = repository.refs.find(name) if name else None
-    if found is None or found.kind.word != kind:
-        raise RefError(f"there is no {kind} {name or ''!r} to remove; koguma image {kind} lists them")
-    _say_removed(repository.remove(found.name))
+def _at_most_two(words: list[str]) -> None:
+    if len(words) > 2:
+        raise UsageFault(f"a name and a revision are all there is to say, got {words[2]!r} too")
+
+
+def _remove(repository: Repository, kind: str, names: list[str], *, json: bool) -> None:
+    """Remove the branches or tags of these names, all or, when one of them is none, nothing."""
+    if not names:
+        raise UsageFault(f"say which {kind} to remove; koguma image {kind} lists them")
+    for name in names:
+        found = repository.refs.find(name)
+        if found is None or found.kind.word != kind:
+            raise RefError(f"there is no {kind} {name!r} to remove; koguma image {kind} lists them")
+    gone = [repository.remove(name) for name in dict.fromkeys(names)]
+    if json:
+        print_json([{"name": ref.name, "commit": ref.commit} for ref in gone])
+    for ref in gone if not json else ():
+        _say_removed(repository, ref)
     update_labels(repository)
 
 
-def _say_removed(gone: Ref) -> None:
+def _say_removed(repository: Repository, gone: Ref) -> None:
+    from koguma.images.pins import labels_in_use
+
+    if gone.name in labels_in_use(repository.path):
+        say(f"machines boot by {gone.name}: they stay as they are, and find nothing when they boot again")
     print(f"{gone.kind.word} {gone.name} was {gone.commit[:12]}")
     say(f"bring it back with: koguma image {gone.kind.word} {gone.name} {gone.commit[:12]}")

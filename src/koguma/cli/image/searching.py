@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from koguma.cli.errors import one_line
+from koguma.cli.errors import UsageFault, one_line
 from koguma.cli.image.common import Json, open_repository, print_json, printable
 from koguma.cli.image.paths import WithPaths, paths_said
 from koguma.cli.image.showing import write_bytes
@@ -23,11 +23,13 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 
-@app.command()
+@app.command(cls=WithPaths)
 def blame(
     context: typer.Context,
-    path: Annotated[str, typer.Argument(help="A file or directory of the commit.")],
-    revision: Annotated[str, typer.Argument(help="A branch, tag, commit or expression.")] = "HEAD",
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[REVISION] PATH", help="A commit, HEAD otherwise; a file or directory of it."),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Show which commit last changed each line of a text file, or each entry of a directory."""
@@ -36,6 +38,7 @@ def blame(
     from koguma.images.owners import owners
 
     repository = open_repository(context)
+    revision, path = _blamed(repository, words or [], paths_said(context))
     commit = repository.resolve(revision)
     where, _ = find_path(repository, commit, path)
     arguments = (repository.commit, repository.objects.read, repository.root, commit.id, where)
@@ -53,6 +56,23 @@ def blame(
         write_bytes(f"{_who(line.commit, author)} {line.number:>4}) ".encode() + line.content.rstrip(b"\n") + b"\n")
     for entry in entries:
         print(f"{_who(entry.commit, author)} /{printable(entry.path)}  {one_line(entry.commit.subject)}")
+
+
+def _blamed(repository: Repository, words: list[str], dashed: list[str]) -> tuple[str, str]:
+    """Revision and path, in either order: who blames a file names it first, git names it last."""
+    from koguma.images.errors import RevisionError
+
+    if len(words) > 2 or len(dashed) > 1 or len(words) + len(dashed) not in (1, 2):
+        raise UsageFault("one file is looked at: koguma image blame [REVISION] PATH")
+    if dashed:
+        return (words[0] if words else "HEAD"), dashed[0]
+    if len(words) == 1:
+        return "HEAD", words[0]
+    try:
+        repository.resolve(words[0])
+    except RevisionError:
+        return words[1], words[0]
+    return words[0], words[1]
 
 
 def _who(commit: Commit, width: int) -> str:
@@ -86,10 +106,17 @@ def _blame_document(
 @app.command(cls=WithPaths)
 def grep(
     context: typer.Context,
-    pattern: Annotated[str, typer.Argument(help="A regular expression, for a line at a time.")],
-    revisions: Annotated[
-        list[str] | None, typer.Argument(metavar="[REVISION]...", help="Where to search; HEAD otherwise.")
+    words_said: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="PATTERN [REVISION]...",
+            help="A regular expression, for a line at a time; where to search, HEAD otherwise.",
+        ),
     ] = None,
+    regexp: Annotated[
+        str | None, typer.Option("--regexp", "-e", help="The pattern, when it begins with a dash.")
+    ] = None,
+    extended: Annotated[bool, typer.Option("--extended-regexp", "-E", hidden=True, help="As always.")] = False,  # noqa: ARG001 - git's
     ignore_case: Annotated[bool, typer.Option("--ignore-case", "-i", help="Letters match in either case.")] = False,
     files_only: Annotated[bool, typer.Option("--files-with-matches", "-l", help="Only the names of files.")] = False,
     numbers: Annotated[bool, typer.Option("--line-number", "-n", help="Number the lines.")] = False,
@@ -104,6 +131,12 @@ def grep(
     from koguma.images.pathspec import PathSpec
 
     repository = open_repository(context)
+    revisions = list(words_said or ())
+    if regexp is None and not revisions:
+        raise UsageFault(
+            "say what to search for: koguma image grep PATTERN [REVISION]...; -e PATTERN when it begins with -"
+        )
+    pattern = revisions.pop(0) if regexp is None else regexp
     compiled = compile_pattern(pattern, fixed=fixed, ignore_case=ignore_case, words=words)
     searcher = Searcher(repository.objects, compiled, text=text, first=files_only)
     paths = PathSpec(paths_said(context))

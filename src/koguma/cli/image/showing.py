@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from koguma.cli.image.printing import printable
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _STAT_WIDTH = 40
 _HEAD_CHARS = 100
+_NAMED_MAX = 8
 _LETTERS = {"added": "A", "removed": "D", "changed": "M"}
 
 
@@ -167,14 +168,26 @@ def reboot_lines(meaning: Reboot) -> list[str]:
         lines.append(f"modules       {meaning.modules} files")
     if meaning.firmware:
         lines.append(f"firmware      {meaning.firmware} files")
-    lines += [f"service       {item.unit} {item.change}" for item in meaning.units]
-    lines += [f"{item.kind:13} {item.name} {item.change}" for item in meaning.accounts]
+    lines += [f"service       {printable(item.unit.encode())} {item.change}" for item in meaning.units]
+    lines += [f"{item.kind:13} {printable(item.name.encode())} {item.change}" for item in meaning.accounts]
+    lines += [f"{item.privilege:13} /{printable(item.path)} {item.change}" for item in meaning.privileges]
     lines += [f"configuration /{printable(item.path)} {item.change}" for item in meaning.configuration]
+    lines += _some("program", "programs", meaning.programs) + _some("library", "libraries", meaning.libraries)
+    if meaning.others:
+        counts = {change: sum(item.change == change for item in meaning.others) for change in _LETTERS}
+        lines.append(f"other files   {', '.join(f'{count} {change}' for change, count in counts.items() if count)}")
     if meaning.grown_bytes:
         lines.append(f"root          {meaning.grown_bytes:+,d} bytes unpacked")
     if meaning.grown_image_bytes:
         lines.append(f"memory        {meaning.grown_image_bytes:+,d} bytes of root image on each machine")
     return lines or ["nothing that a machine would notice"]
+
+
+def _some(one: str, many: str, files: Sequence[FileChange]) -> list[str]:
+    """By name if they are few, else their number."""
+    if len(files) > _NAMED_MAX:
+        return [f"{many:13} {len(files)} files"]
+    return [f"{one:13} /{printable(item.path)} {item.change}" for item in files]
 
 
 def commit_document(commit: Commit, names: dict[str, list[str]]) -> dict[str, Any]:
@@ -238,12 +251,21 @@ def reboot_document(meaning: Reboot) -> dict[str, Any]:
         "firmware_files": meaning.firmware,
         "units": [{"unit": item.unit, "change": item.change} for item in meaning.units],
         "accounts": [{"kind": item.kind, "name": item.name, "change": item.change} for item in meaning.accounts],
-        "configuration": [
-            {"path": "/" + printable(item.path), "change": item.change} for item in meaning.configuration
+        "privileges": [
+            {"path": "/" + printable(item.path), "privilege": item.privilege, "change": item.change}
+            for item in meaning.privileges
         ],
+        "configuration": _changes_document(meaning.configuration),
+        "programs": _changes_document(meaning.programs),
+        "libraries": _changes_document(meaning.libraries),
+        "other_files": len(meaning.others),
         "grown_bytes": meaning.grown_bytes,
         "grown_root_image_bytes": meaning.grown_image_bytes,
     }
+
+
+def _changes_document(files: Iterable[FileChange]) -> list[dict[str, str]]:
+    return [{"path": "/" + printable(item.path), "change": item.change} for item in files]
 
 
 def listing_line(entry: Entry) -> str:

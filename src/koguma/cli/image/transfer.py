@@ -38,7 +38,7 @@ Unshallow = Annotated[bool, typer.Option("--unshallow", help="Bring what --depth
 def remote_add(
     context: typer.Context,
     name: Annotated[str, typer.Argument(help="What to call it.")],
-    url: Annotated[str, typer.Argument(help="http(s)://HOST[:PORT][/PATH], s3://BUCKET[/PREFIX] or a directory.")],
+    url: Annotated[str, typer.Argument(help="http(s)://HOST:PORT/PATH, s3://BUCKET/PREFIX or a directory.")],
     token_file: TokenFile = None,
 ) -> None:
     """Name another repository."""
@@ -47,6 +47,7 @@ def remote_add(
     print(add_remote(open_repository(context).path, name, url, token_file).url)
 
 
+@remote.command("rm", hidden=True)
 @remote.command("remove")
 def remote_remove(context: typer.Context, name: Annotated[str, typer.Argument(help="The remote.")]) -> None:
     """Forget a remote and where its branches were; commits stay until they are collected."""
@@ -101,7 +102,7 @@ def remote_show(
 @app.command()
 def clone(
     context: typer.Context,
-    url: Annotated[str, typer.Argument(help="http(s)://HOST[:PORT][/PATH], s3://BUCKET[/PREFIX] or a directory.")],
+    url: Annotated[str, typer.Argument(help="http(s)://HOST:PORT/PATH, s3://BUCKET/PREFIX or a directory.")],
     directory: Annotated[Path | None, typer.Argument(help="The new repository; --repo's otherwise.")] = None,
     depth: Depth = None,
     token_file: TokenFile = None,

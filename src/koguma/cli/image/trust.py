@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -57,13 +56,15 @@ def verify(context: typer.Context, revision: Revision = "HEAD", json: Json = Fal
             words += [f"signature of {key}, which is not trusted here" for key in verdict.untrusted]
             words += [f"WRONG signature of {key}" for key in verdict.wrong]
             print(f"{commit.short_id} {', '.join(words) or 'not signed'}")
-    failed = [commit for commit, verdict in verdicts if not verdict.valid]
+    failed = next(((commit, verdict) for commit, verdict in verdicts if not verdict.valid), None)
     if failed:
-        print(
-            f"koguma: a commit must be signed by a trusted key, {failed[0].short_id} is not; "
-            f"sign it with: koguma image sign {failed[0].short_id}",
-            file=sys.stderr,
+        commit, verdict = failed
+        mend = (
+            f"when you trust its owner, who has {verdict.untrusted[0]}, say: koguma image keys add FILE"
+            if verdict.untrusted
+            else f"sign it with: koguma image sign {commit.short_id}"
         )
+        say(f"koguma: a commit must be signed by a trusted key, {commit.short_id} is not; {mend}")
         raise typer.Exit(1)
 
 

@@ -1,4 +1,4 @@
-"""POSIX ACLs that an archive tells as text, as the extended attributes the kernel knows.
+"""POSIX ACLs of an archive, as the extended attributes the kernel knows: those told as text are made into them.
 
 Names of users and groups mean those of the imported root, not those of this machine.
 """
@@ -15,12 +15,13 @@ from koguma.images.trees import Xattrs
 USERS_FILE, GROUPS_FILE = b"etc/passwd", b"etc/group"
 _VERSION = struct.pack("<I", 2)
 _ENTRY = struct.Struct("<HHI")
-_USER_OBJ, _USER, _GROUP_OBJ, _GROUP, _MASK, _OTHER = 1, 2, 4, 8, 16, 32
+_KINDS = _USER_OBJ, _USER, _GROUP_OBJ, _GROUP, _MASK, _OTHER = 1, 2, 4, 8, 16, 32
 _TAGS = {b"user": _USER, b"u": _USER, b"group": _GROUP, b"g": _GROUP, b"mask": _MASK, b"m": _MASK,
          b"other": _OTHER, b"o": _OTHER}  # fmt: skip
 _UNNAMED = {_USER: _USER_OBJ, _GROUP: _GROUP_OBJ}
 _NO_ID = 0xFFFFFFFF
-_ACCESS = b"system.posix_acl_access"
+_ACL = b"system.posix_acl_"
+_ACCESS = _ACL + b"access"
 
 
 class Accounts:
@@ -39,12 +40,14 @@ class Accounts:
 
 
 def with_acls(xattrs: Xattrs, accounts: Accounts, place: bytes) -> Xattrs:
-    """The same attributes, with ACLs that were text as the kernel's. Raises TreeError for a text that means nothing."""
-    if not any(name.startswith(ACL_TEXT) for name, _ in xattrs):
+    """The same attributes, with ACLs that were text as the kernel's. Raises TreeError for one that means nothing."""
+    if not any(name.startswith((ACL_TEXT, _ACL)) for name, _ in xattrs):
         return xattrs
     found = []
     for name, value in xattrs:
         if not name.startswith(ACL_TEXT):
+            if name.startswith(_ACL) and not _kernel_takes(value):
+                raise TreeError(f"an ACL must have the form that the kernel takes, got {value[:80]!r} ({place!r})")
             found.append((name, value))
             continue
         plain = name.removeprefix(ACL_TEXT)
@@ -62,13 +65,25 @@ def _parse(text: bytes, accounts: Accounts, place: bytes) -> list[tuple[int, int
         if plain:
             entries.append(_entry(plain, accounts, place))
     entries.sort(key=lambda entry: (entry[0], entry[2]))
-    tags = [entry[0] for entry in entries]
-    whole = all(tags.count(tag) == 1 for tag in (_USER_OBJ, _GROUP_OBJ, _OTHER)) and tags.count(_MASK) <= 1
-    if not whole or (_MASK not in tags and len(tags) > 3) or len({entry[::2] for entry in entries}) != len(entries):
+    if not _is_whole([entry[0] for entry in entries]) or len({entry[::2] for entry in entries}) != len(entries):
         raise TreeError(
             f"an ACL has one entry each for user, group, other, and a mask with more, got {text[:80]!r} ({place!r})"
         )
     return entries
+
+
+def _kernel_takes(value: bytes) -> bool:
+    if not value.startswith(_VERSION) or (len(value) - len(_VERSION)) % _ENTRY.size:
+        return False
+    entries = list(_ENTRY.iter_unpack(value[len(_VERSION) :]))
+    tags = [tag for tag, _, _ in entries]
+    known = all(tag in _KINDS and bits <= 7 for tag, bits, _ in entries)
+    return known and tags == sorted(tags) and _is_whole(tags)
+
+
+def _is_whole(tags: list[int]) -> bool:
+    single = all(tags.count(tag) == 1 for tag in (_USER_OBJ, _GROUP_OBJ, _OTHER)) and tags.count(_MASK) <= 1
+    return single and (_MASK in tags or len(tags) == 3)
 
 
 def _entry(line: bytes, accounts: Accounts, place: bytes) -> tuple[int, int, int]:

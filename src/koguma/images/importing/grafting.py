@@ -7,14 +7,21 @@ commit must not hold what a checkout could not write. Works without root.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 
 from koguma.images.draft import Folder, settle_links, store_root
 from koguma.images.errors import TreeError
 from koguma.images.hashing import FileHasher
-from koguma.images.importing import acl
-from koguma.images.importing.options import DEPTH_LIMIT, Budget, ImportOptions, Repeated, check_device
+from koguma.images.importing import acl, attributes
+from koguma.images.importing.options import (
+    DEPTH_LIMIT,
+    PATH_MAX_BYTES,
+    Budget,
+    ImportOptions,
+    Repeated,
+    check_device,
+)
 from koguma.images.importing.tarreader import HARD_LINK, Member, TarReader
 from koguma.images.inodes import compiled_stems
 from koguma.images.objects import STREAM_MIN_BYTES, ObjectWriter
@@ -29,6 +36,7 @@ from koguma.images.trees import (
     SYMLINK,
     TARGET_MAX_BYTES,
     Entry,
+    Xattrs,
 )
 
 WHITEOUT = b".wh."
@@ -61,21 +69,23 @@ class Grafter:
         self._accounts: dict[bytes, bytes] = {}
         self._fresh: dict[Folder, dict[bytes, bool]] = {}
         """What the present layer put where; True: by a member of its own, not only as the parent of one."""
-        self._root_said = False
+        self._root_said = self._layer = False
+        self.left_out: set[bytes] = set()
+        """Names of extended attributes that Linux has no place for."""
 
     def add_archive(self, reader: TarReader, *, layer: bool) -> None:
         """Add all members of a tar. As a layer, it may remove what lower layers have."""
-        self._fresh, self._root_said = {}, False
+        self._fresh, self._root_said, self._layer = {}, False, layer
         for member in reader:
             self._budget.take_entry()
-            self._add(reader, member, layer=layer)
+            self._add(reader, member)
 
-    def _add(self, reader: TarReader, member: Member, *, layer: bool) -> None:
+    def _add(self, reader: TarReader, member: Member) -> None:
         parts = self._parts(member.name)
         if not parts:
             self._set_root(member)
             return
-        if layer and any(part.startswith(WHITEOUT) for part in parts):
+        if self._layer and any(part.startswith(WHITEOUT) for part in parts):
             self._white_out(parts, member)
             return
         folder = self._parent(parts)
@@ -96,12 +106,14 @@ class Grafter:
     # Names
 
     def _parts(self, name: bytes) -> list[bytes]:
-        """The names of a path, without `.`; refuses what leads outside."""
-        if not name or name.startswith(b"/") or b"\0" in name:
+        """The names of a path, without `.`; refuses what leads outside. In a layer, `/` is the root it is made for."""
+        if not name or (name.startswith(b"/") and not self._layer) or b"\0" in name:
             raise TreeError(f"a tar's names must be relative and not empty, got {name!r}")
         parts = [part for part in name.split(b"/") if part not in (b"", b".")]
         if b".." in parts:
             raise TreeError(f"a tar's names may not contain '..', got {name!r}")
+        if len(name) > PATH_MAX_BYTES and (size := len(b"/".join(parts))) > PATH_MAX_BYTES:
+            raise TreeError(f"a path has at most {PATH_MAX_BYTES} bytes, got {size} in {name[:80]!r}…")
         depth_max = self._options.limits.depth_max
         if len(parts) > depth_max:
             raise TreeError(
@@ -226,8 +238,15 @@ class Grafter:
             uid=member.uid,
             gid=member.gid,
             mtime_ns=member.mtime_ns,
-            xattrs=member.xattrs,
+            xattrs=self._attributes(kind, member) if member.xattrs else (),
         )
+
+    def _attributes(self, kind: int, member: Member) -> Xattrs:
+        self._budget.take_attributes(member.xattrs, member.name)
+        kept = attributes.kept(member.xattrs, kind)
+        if len(kept) < len(member.xattrs):
+            self.left_out.update(attributes.left_out(member.xattrs, kind))
+        return kept
 
     def _number(self) -> bytes:
         """A mark that is no digest and no other mark."""
@@ -257,13 +276,16 @@ class Grafter:
                 return  # there is nothing to remove
             folder = below
         below = folder.folder(hidden)
-        if hidden not in self._fresh.get(folder, {}):
+        fresh = self._fresh.get(folder, {})
+        if hidden not in fresh:
             folder.remove(hidden)
         elif below is not None:
+            if not fresh[hidden]:
+                _forget_attributes(below)
             self._prune(below)
 
     def _prune(self, folder: Folder) -> None:
-        """Remove everything below a directory that the present layer did not put there."""
+        """Remove everything below a directory that the present layer did not put there, and what it had been like."""
         waiting = [folder]
         while waiting:
             here = waiting.pop()
@@ -273,9 +295,15 @@ class Grafter:
                 if name not in fresh:
                     here.remove(name)
                 elif below is not None:
+                    if not fresh[name]:
+                        _forget_attributes(below)
                     waiting.append(below)
 
     # The end
+
+    def root_names(self) -> Collection[bytes]:
+        """What is in the root so far."""
+        return set(self._root.names())
 
     def store(self) -> bytes:
         """Wait for all files, finish the draft and store it; returns the id of its root object."""
@@ -319,6 +347,11 @@ def _leads_through(parts: list[bytes], part: bytes) -> TreeError:
     return TreeError(
         f"a tar's names may not lead through something that is no directory, got {b'/'.join(parts)!r} through {part!r}"
     )
+
+
+def _forget_attributes(folder: Folder) -> None:
+    """As if it were made now, because no member said it."""
+    folder.entry = _ROOT._replace(name=folder.entry.name)
 
 
 def _check_length(part: bytes, place: bytes) -> None:

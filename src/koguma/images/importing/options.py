@@ -6,11 +6,15 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from koguma.images.errors import LimitError, TreeError
-from koguma.images.trees import CHARACTER
+from koguma.images.trees import CHARACTER, Xattrs
 
 GIBIBYTE = 1024**3
+PATH_MAX_BYTES = 4095
+"""What Linux takes."""
 DEPTH_LIMIT = 2000
-"""What fits in the 4096 bytes that Linux allows a path."""
+"""What fits in such a path."""
+_ATTRIBUTE_BYTES = 128
+"""What an attribute takes in memory besides its name and value."""
 _STANDARD_DEVICES = {
     (1, 3): "null", (1, 5): "zero", (1, 7): "full", (1, 8): "random", (1, 9): "urandom",
     (5, 0): "tty", (5, 1): "console", (5, 2): "ptmx", (10, 200): "tun", (10, 229): "fuse",
@@ -64,6 +68,8 @@ class Limits:
     """Decompressed bytes for a compressed one, over the whole of a stream; looked at after the first 256 MiB."""
     header_bytes_max: int = 4 * 1024**2
     """Long names and pax records of one entry: attributes of a file are at most 64 KiB each."""
+    attribute_bytes_max: int = GIBIBYTE
+    """Of all extended attributes together, as much as they take in memory: there they are held until the end."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.depth_max <= DEPTH_LIMIT:
@@ -93,6 +99,7 @@ class Budget:
         self.limits = limits
         self._entries = 0
         self._bytes = 0
+        self._attribute_bytes = 0
 
     def take_entry(self) -> None:
         self._entries += 1
@@ -107,6 +114,16 @@ class Budget:
             raise LimitError(
                 f"an import's files may have {self.limits.bytes_max} bytes together, got more with {name!r};"
                 " --max-bytes allows them"
+            )
+
+    def take_attributes(self, xattrs: Xattrs, name: bytes) -> None:
+        size = sum(_ATTRIBUTE_BYTES + len(key) + len(value) for key, value in xattrs)
+        self.take_bytes(size, name)
+        self._attribute_bytes += size
+        if self._attribute_bytes > self.limits.attribute_bytes_max:
+            raise LimitError(
+                f"an import's extended attributes may take {self.limits.attribute_bytes_max} bytes together,"
+                f" got more with {name!r}"
             )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from urllib.parse import unquote_to_bytes
 
 from koguma.images.errors import TreeError
@@ -23,7 +23,11 @@ _SCHILY_XATTR = b"SCHILY.xattr."
 _LIBARCHIVE_XATTR = b"LIBARCHIVE.xattr."
 _ACLS = {b"SCHILY.acl.access": b"system.posix_acl_access", b"SCHILY.acl.default": b"system.posix_acl_default"}
 _SELINUX = b"RHT.security.selinux"
+_ATTRIBUTE_KEYS = (_SCHILY_XATTR, _LIBARCHIVE_XATTR, *_ACLS, _SELINUX)
+_GLOBAL_MAX_BYTES = 64 * 1024
 _XATTR_NAME_MAX_BYTES = 255
+_XATTR_NAMES_MAX_BYTES = 65536
+"""Of all attributes of a file, each with a NUL: Linux lists no more."""
 _XATTR_VALUE_MAX_BYTES = 65536
 _ID_MAX = 2**32 - 2
 """The last number is `no user`: chown takes it to mean that nothing is to change."""
@@ -47,6 +51,39 @@ def parse_records(data: bytes) -> Records:
         records.append((key, value))
         at = end
     return records
+
+
+class GlobalRecords:
+    """Records that hold for all entries that follow, until others take their place."""
+
+    def __init__(self) -> None:
+        self._records: dict[bytes, bytes] = {}
+        self._bytes = 0
+        self._xattrs: Xattrs | None = ()
+
+    def add(self, records: Records) -> None:
+        """Raises TreeError for too many: they cost something for every entry of the archive."""
+        for key, value in records:
+            before = self._records.pop(key, None)
+            self._bytes -= len(key) + len(before) if before else 0
+            if value:
+                self._records[key] = value
+                self._bytes += len(key) + len(value)
+        if self._bytes > _GLOBAL_MAX_BYTES:
+            raise TreeError(f"a tar's global records have at most {_GLOBAL_MAX_BYTES} bytes, got {self._bytes}")
+        self._xattrs = None
+
+    def with_own(self, records: Records) -> Mapping[bytes, bytes]:
+        """All that holds for an entry with these records of its own."""
+        return self._records | dict(records) if records else self._records
+
+    def xattrs(self, records: Records) -> Xattrs:
+        """As the function, for an entry with these records of its own."""
+        if any(key.startswith(_ATTRIBUTE_KEYS) for key, _ in records):
+            return xattrs(self.with_own(records))
+        if self._xattrs is None:
+            self._xattrs = xattrs(self._records)
+        return self._xattrs
 
 
 def number(records: Mapping[bytes, bytes], key: bytes, otherwise: int, largest: int) -> int:
@@ -91,11 +128,13 @@ def xattrs(records: Mapping[bytes, bytes]) -> Xattrs:
             found.setdefault(b"security.selinux", value.rstrip(b"\0") + b"\0")
     for key, value in records.items():
         if key.startswith(_SCHILY_XATTR):
-            found[key[len(_SCHILY_XATTR) :]] = value
+            name = key[len(_SCHILY_XATTR) :]
+            # In this order, `%253D` is the `%3D` that it was.
+            found[name.replace(b"%3D", b"=").replace(b"%25", b"%") if b"%" in name else name] = value
     for key, name in _ACLS.items():
         if records.get(key) and name not in found:
             found[ACL_TEXT + name] = records[key]
-    _check(found.items())
+    _check(found)
     return tuple(sorted(found.items()))
 
 
@@ -107,8 +146,13 @@ def _base64(key: bytes, value: bytes) -> bytes:
         raise TreeError(f"a pax record {key[:60]!r} must be base64, got {value[:40]!r}") from None
 
 
-def _check(found: Iterable[tuple[bytes, bytes]]) -> None:
-    for name, value in found:
+def _check(found: Mapping[bytes, bytes]) -> None:
+    if sum(map(len, found)) + len(found) > _XATTR_NAMES_MAX_BYTES:
+        raise TreeError(
+            f"the names of an entry's extended attributes have at most {_XATTR_NAMES_MAX_BYTES} bytes together,"
+            f" got {len(found)} attributes with more"
+        )
+    for name, value in found.items():
         plain = name.removeprefix(ACL_TEXT)
         if not 0 < len(plain) <= _XATTR_NAME_MAX_BYTES or b"\0" in plain:
             raise TreeError(f"an extended attribute's name has 1 to {_XATTR_NAME_MAX_BYTES} bytes, got {name[:300]!r}")

@@ -18,6 +18,8 @@ SIZE_MAX = 2**63 - 1
 
 def check_map(extents: Iterable[tuple[int, int]], size: int, stored: int, name: bytes) -> SparseMap:
     """A map that tells no lies: it ascends, stays inside the file and needs just the bytes that are there."""
+    if not 0 <= size <= SIZE_MAX:
+        raise TreeError(f"a sparse file's size must be a number up to {SIZE_MAX}, got {size} for {name!r}")
     found = tuple(extents)
     end = total = 0
     for offset, length in found:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import bz2
 import lzma
+import os
 import zlib
 from collections.abc import Callable, Iterator
 from typing import IO, Any, Protocol, cast
@@ -22,7 +23,11 @@ _XZ_MEMORY_BYTES = 256 * 1024 * 1024
 _RATIO_FROM_BYTES = 256 * 1024 * 1024
 _MAGIC_BYTES = 6
 GZIP, BZIP2, XZ, ZSTD, PLAIN = "gzip", "bzip2", "xz", "zstd", "none"
-_MAGICS = ((b"\x1f\x8b", GZIP), (b"BZh", BZIP2), (b"\xfd7zXZ\0", XZ), (b"\x28\xb5\x2f\xfd", ZSTD))
+_MAGICS = (
+    (b"\x1f\x8b", GZIP), (b"BZh", BZIP2), (b"\xfd7zXZ\0", XZ), (b"\x28\xb5\x2f\xfd", ZSTD),
+    *((bytes((first,)) + b"\x2a\x4d\x18", ZSTD) for first in range(0x50, 0x60)),
+)  # fmt: skip
+"""zstd's data may come after frames that are to be skipped: pzstd begins with one."""
 
 Tap = Callable[[bytes], object]
 
@@ -40,7 +45,7 @@ class ByteStream:
         seek: bool = False,
     ) -> None:
         """With `seek`, bytes left out of a plain file are not read; the file must be at its start."""
-        self._input = _Input(file, stored_tap)
+        self._input = _Input(file, stored_tap, limits)
         self._file = file if seek else None
         self._limits = limits
         self._tap = tap
@@ -69,8 +74,9 @@ class ByteStream:
             yield part
 
     def skip(self, size: int) -> int:
-        """Leave bytes out; returns how many there were, when they were looked at."""
+        """Leave bytes out; returns how many there were."""
         if self._file is not None and self.compression == PLAIN and size > PIECE_BYTES:
+            size = min(size, self._file.seek(0, os.SEEK_END) - self.offset)
             self.offset += size
             self._piece = b""
             self._input.forget()
@@ -107,14 +113,18 @@ class ByteStream:
 
     def _check(self, produced: int) -> None:
         limits = self._limits
-        # Headers and padding of a tar come on top of the bytes of its files.
-        if produced > 2 * limits.bytes_max + 1024 * limits.entries_max:
+        if produced > _most(limits):
             raise LimitError(f"an import may decompress to some {limits.bytes_max} bytes, got more; see --max-bytes")
         if produced > _RATIO_FROM_BYTES and produced > limits.ratio_max * self._input.bytes:
             raise LimitError(
                 f"a compressed import may decompress to {limits.ratio_max} times its size, got {produced} bytes"
                 f" from {self._input.bytes}; --max-ratio allows more"
             )
+
+
+def _most(limits: Limits) -> int:
+    """Bytes of a stream: headers and padding of a tar come on top of the bytes of its files."""
+    return 2 * limits.bytes_max + 1024 * limits.entries_max
 
 
 def compression_of(start: bytes) -> str:
@@ -125,8 +135,9 @@ def compression_of(start: bytes) -> str:
 class _Input:
     """The file, read piece by piece, counted."""
 
-    def __init__(self, file: IO[bytes], tap: Tap | None) -> None:
+    def __init__(self, file: IO[bytes], tap: Tap | None, limits: Limits) -> None:
         self._file = file
+        self._limits = limits
         self._tap = tap
         self._peeked = b""
         self.bytes = 0
@@ -142,6 +153,8 @@ class _Input:
     def read(self, size: int = PIECE_BYTES) -> bytes:
         data, self._peeked = self._peeked or self._file.read(size), b""
         self.bytes += len(data)
+        if self.bytes > _most(self._limits):  # frames of nothing, one after the other, would never give a byte
+            raise LimitError(f"an import may have some {self._limits.bytes_max} bytes, got more; see --max-bytes")
         if self._tap and data:
             self._tap(data)
         return data

@@ -6,14 +6,14 @@ names stay bytes, and memory does not depend on what an archive claims. See docs
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from koguma.images.errors import TreeError
 from koguma.images.importing import paxheaders, sparse
 from koguma.images.importing.options import Limits
-from koguma.images.importing.paxheaders import Records
+from koguma.images.importing.paxheaders import GlobalRecords, Records
 from koguma.images.importing.streams import ByteStream
 from koguma.images.trees import BLOCK, CHARACTER, DIRECTORY, FIFO, FILE, SYMLINK, Xattrs
 
@@ -22,6 +22,7 @@ HARD_LINK = ord("h")
 
 _BLOCK = 512
 _ZERO_BLOCK = bytes(_BLOCK)
+_END_MAX_BYTES = 64 * 1024**2
 _KINDS = {
     b"0": FILE, b"\0": FILE, b"7": FILE, b"S": FILE, b"1": HARD_LINK, b"2": SYMLINK, b"3": CHARACTER, b"4": BLOCK,
     b"5": DIRECTORY, b"D": DIRECTORY, b"6": FIFO,
@@ -69,13 +70,24 @@ class _Header:
     block: bytes
 
 
+def begins_tar(start: bytes) -> bool:
+    """Whether the first bytes of a file are a tar's header, by its checksum."""
+    if len(start) < _BLOCK:
+        return False
+    try:
+        _check_sum(start[:_BLOCK], 0)
+    except TreeError:
+        return False
+    return True
+
+
 class TarReader:
     """The members of a tar; the content of one must be taken before the next is asked for, or is left out."""
 
     def __init__(self, stream: ByteStream, limits: Limits) -> None:
         self._stream = stream
         self._limits = limits
-        self._global: dict[bytes, bytes] = {}
+        self._global = GlobalRecords()
         self._left = 0
         self._padding = 0
         self._member: Member | None = None
@@ -121,7 +133,7 @@ class TarReader:
                 if header.type in (_LONG_NAME, _LONG_TARGET):
                     long[header.type] = data.partition(b"\0")[0]
                 elif header.type == _PAX_GLOBAL:
-                    self._set_global(self._records(data))
+                    self._take_global(self._records(data))
                 elif header.type != _VOLUME_LABEL:
                     records += self._records(data)
             else:
@@ -146,15 +158,23 @@ class TarReader:
         if len(block) != _BLOCK:
             raise self._refused("a tar must end with blocks of zeros, it ends without" if not block else _CUT)
         if block == _ZERO_BLOCK:
-            while rest := self._stream.read(64 * _BLOCK):
-                if rest.strip(b"\0"):
-                    raise self._refused("a tar may have nothing but zeros after its end, got other bytes")
+            self._read_end()
             return None
         _check_sum(block, self._stream.offset - _BLOCK)
         try:
             return _fields(block)
         except ValueError as error:
             raise self._refused(f"a tar header must have {error}") from None
+
+    def _read_end(self) -> None:
+        """Zeros, as many as fill up the last block of a tape; without a limit, `/dev/zero` would be an empty tar."""
+        zeros = 0
+        while rest := self._stream.read(64 * _BLOCK):
+            zeros += len(rest)
+            if rest.strip(b"\0"):
+                raise self._refused("a tar may have nothing but zeros after its end, got other bytes")
+            if zeros > _END_MAX_BYTES:
+                raise self._refused(f"a tar may have {_END_MAX_BYTES} bytes of zeros after its end, got more")
 
     def _meta(self, size: int) -> bytes:
         data = self._stream.read(size)
@@ -168,13 +188,11 @@ class TarReader:
         except TreeError as error:
             raise self._refused(str(error)) from None
 
-    def _set_global(self, records: Records) -> None:
-        for key, value in records:
-            self._global.pop(key, None)
-            if value:
-                self._global[key] = value
-        if sum(len(key) + len(value) for key, value in self._global.items()) > self._limits.header_bytes_max:
-            raise self._refused(f"a tar's global records have at most {self._limits.header_bytes_max} bytes, got more")
+    def _take_global(self, records: Records) -> None:
+        try:
+            self._global.add(records)
+        except TreeError as error:
+            raise self._refused(str(error)) from None
 
     def _made(self, header: _Header, records: Records, long: dict[bytes, bytes]) -> Member:
         try:
@@ -183,7 +201,7 @@ class TarReader:
             raise self._refused(str(error)) from None
 
     def _member_of(self, header: _Header, records: Records, long: dict[bytes, bytes]) -> Member:
-        pax = self._global | dict(records) if records or self._global else {}
+        pax = self._global.with_own(records)
         name = pax.get(b"GNU.sparse.name") or pax.get(b"path") or long.get(_LONG_NAME) or header.name
         target = pax.get(b"linkpath") or long.get(_LONG_TARGET) or header.target
         kind = _KINDS.get(header.type)
@@ -210,12 +228,12 @@ class TarReader:
             mtime_ns=paxheaders.time_ns(pax, header.mtime_s),
             target=target,
             device=header.device,
-            xattrs=paxheaders.xattrs(pax) if pax else (),
+            xattrs=self._global.xattrs(records),
             extents=extents,
         )
 
     def _sparse(
-        self, header: _Header, records: Records, pax: dict[bytes, bytes], name: bytes
+        self, header: _Header, records: Records, pax: Mapping[bytes, bytes], name: bytes
     ) -> tuple[int, sparse.SparseMap | None]:
         """The size of a file with its holes, and its map."""
         if header.type == _OLD_SPARSE:
@@ -242,7 +260,10 @@ class TarReader:
         """GNU's old map: 4 pieces in the header, 21 in each block that follows while the last one says so."""
         block = header.block
         extents = _extents(block[386:482])
-        size = _number(block[483:495], "a size")
+        try:
+            size = _number(block[483:495], "a size")
+        except ValueError as error:
+            raise TreeError(f"a sparse file must have {error}") from None
         extended = block[482]
         while extended:
             block = self._stream.read(_BLOCK)

@@ -134,14 +134,14 @@ class _Part:
 
 @contextmanager
 def archive(path: Path, limits: Limits, scratch: Path) -> Iterator[ArchiveBlobs]:
-    """An archive opened; a compressed one is decompressed into a file without a name, within the limits."""
+    """An archive opened; one that is compressed or a pipe goes to a file without a name first, within the limits."""
     try:
         file = path.open("rb")
     except OSError as error:
         raise TreeError(f"an image archive must be a file that can be read: {error.strerror}") from None
     with file, tempfile.TemporaryFile(dir=scratch) as plain:
         stream = ByteStream(file, limits)
-        if stream.compression == PLAIN:
+        if stream.compression == PLAIN and file.seekable():
             yield ArchiveBlobs(file, str(path), limits)
             return
         while piece := stream.read(PIECE_BYTES):

@@ -22,7 +22,9 @@ def difference(read: Read, base: Entry, new: Entry) -> Iterator[tuple[bytes, Ent
     find the file a link names only in the layer it is in. Raises TreeError for names that a layer cannot tell.
     """
     found: Paths = {}
-    _compare(read, b"", base, new, found)
+    waiting = [(b"", base, new)]
+    while waiting:
+        waiting += _compare(read, *waiting.pop(), found)
     if base != new:
         found[b""] = new
     links = {entry.link for entry in found.values() if entry.link}
@@ -39,10 +41,11 @@ def checked(entries: Iterator[tuple[bytes, Entry]]) -> Iterator[tuple[bytes, Ent
         yield path, entry
 
 
-def _compare(read: Read, path: bytes, base: Entry, new: Entry, found: Paths) -> None:
-    """Note what differs below two directories."""
+def _compare(read: Read, path: bytes, base: Entry, new: Entry, found: Paths) -> list[tuple[bytes, Entry, Entry]]:
+    """Note what differs in two directories; returns the directories that both have and that differ, too."""
     if base.digest == new.digest:
-        return
+        return []
+    both = []
     before = {entry.name: entry for entry in decode(read(base.digest))}
     for entry in decode(read(new.digest)):
         below = path + b"/" + entry.name if path else entry.name
@@ -53,7 +56,7 @@ def _compare(read: Read, path: bytes, base: Entry, new: Entry, found: Paths) -> 
         found[below] = entry
         if entry.kind == DIRECTORY:
             if old is not None and old.kind == DIRECTORY:
-                _compare(read, below, old, entry, found)
+                both.append((below, old, entry))
             else:
                 for deeper, item in walk(read, entry, below):
                     _check(deeper, item)
@@ -61,6 +64,7 @@ def _compare(read: Read, path: bytes, base: Entry, new: Entry, found: Paths) -> 
     for name in before:
         removed = (path + b"/" if path else b"") + WHITEOUT + name
         found[removed] = _WHITEOUT_ENTRY._replace(name=WHITEOUT + name)
+    return both
 
 
 def _add_links(read: Read, new: Entry, links: set[bytes], found: Paths) -> None:

@@ -104,19 +104,22 @@ def parse_config(data: bytes, place: str) -> Config:
     return Config(tuple(diff_ids), _platform(document), document)
 
 
+def named(found: list[Descriptor], reference: str) -> list[Descriptor]:
+    """Those that a reference means: a name or a digest. Without one, all that are images."""
+    images = [item for item in found if _REFERENCE_TYPE not in item.annotations]
+    return [item for item in images if not reference or reference in (item.annotations.get(REF_NAME), item.digest)]
+
+
 def choose(found: list[Descriptor], wanted: str, reference: str, place: str) -> Descriptor:
     """The one image that is meant, by its reference and platform; an error lists what there is."""
-    candidates = [item for item in found if _REFERENCE_TYPE not in item.annotations]
-    if reference:
-        candidates = [
-            item for item in candidates if reference in (item.annotations.get(REF_NAME), item.digest)
-        ]  # fmt: skip
-        if not candidates:
-            names = ", ".join(sorted(item.annotations.get(REF_NAME, item.digest) for item in found)) or "none"
-            raise TreeError(f"there is no image {reference!r}, there are: {names} ({place})")
+    candidates = list({item.digest: item for item in named(found, reference)}.values())
+    if reference and not candidates:
+        names = ", ".join(sorted({item.annotations.get(REF_NAME, item.digest) for item in found})) or "none"
+        raise TreeError(f"there is no image {reference!r}, there are: {names} ({place})")
     if len(candidates) > 1:
         asked = wanted or this_platform()
-        matching = [item for item in candidates if item.platform and _matches(item.platform, asked)]
+        exact = [item for item in candidates if item.platform == asked]
+        matching = exact or [item for item in candidates if _matches(item.platform, asked)]
         candidates = matching or [item for item in candidates if not item.platform]
         if len(candidates) != 1:
             listed = sorted(
@@ -137,7 +140,10 @@ def this_platform() -> str:
 
 
 def check_platform(config: Config, wanted: str, place: str) -> None:
-    if not config.platform.startswith("linux/") or (wanted and not _matches(config.platform, wanted)):
+    told = config.platform
+    # A config may leave out the variant that the index says.
+    suits = not wanted or _matches(told, wanted) or _matches(wanted, told)
+    if not told.startswith("linux/") or not suits:
         raise TreeError(f"an image must be made for {wanted or 'linux'}, got one for {config.platform!r} ({place})")
 
 

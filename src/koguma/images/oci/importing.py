@@ -74,7 +74,7 @@ def import_image(
                     _add_layer(grafter, blobs, layer, options)
                 except TreeError as error:
                     raise type(error)(f"{error} (layer {number} of {len(image.layers)})") from None
-            return Imported(grafter.store(), image.notes)
+            return Imported(grafter.store(), image.notes, grafter.left_out)
 
 
 def _split(rest: str) -> tuple[Path, str]:
@@ -106,15 +106,7 @@ def _oci_image(blobs: Blobs, reference: str, options: ImportOptions) -> _Image:
     layout = json_object(read_small(blobs, "oci-layout"), "oci-layout")
     if layout.get("imageLayoutVersion") != "1.0.0":
         raise TreeError(f"an image layout must have version 1.0.0, got {str(layout.get('imageLayoutVersion'))[:40]!r}")
-    found = documents.parse_index(read_small(blobs, "index.json"), "index.json")
-    chosen = documents.choose(found, options.platform, reference, "index.json")
-    depth = 0
-    while chosen.media_type in documents.INDEX_TYPES:
-        depth += 1
-        if depth > _INDEX_DEPTH_MAX:
-            raise TreeError(f"indexes may be nested {_INDEX_DEPTH_MAX} deep, got more ({chosen.digest})")
-        below = documents.parse_index(read_document(blobs, chosen), chosen.digest)
-        chosen = documents.choose(below, options.platform, "", chosen.digest)
+    chosen = _chosen(blobs, reference, options.platform)
     if chosen.media_type not in documents.MANIFEST_TYPES:
         raise TreeError(f"an index must lead to an image's manifest, got type {chosen.media_type!r} ({chosen.digest})")
     manifest = documents.parse_manifest(read_document(blobs, chosen), chosen.digest)
@@ -130,6 +122,40 @@ def _oci_image(blobs: Blobs, reference: str, options: ImportOptions) -> _Image:
         for descriptor, diff_id in zip(manifest.layers, config.diff_ids, strict=True)
     )
     return _Image(layers, _notes(config, chosen.digest, {**chosen.annotations, **manifest.annotations}))
+
+
+def _chosen(blobs: Blobs, reference: str, platform: str) -> Descriptor:
+    """What the index leads to. A reference may mean something in an index within it, which no other name leads to."""
+    place = "index.json"
+    found = documents.parse_index(read_small(blobs, place), place)
+    if not documents.named(found, reference):
+        found = _with_nested(blobs, found)
+    chosen = documents.choose(found, platform, reference, place)
+    depth = 0
+    while chosen.media_type in documents.INDEX_TYPES:
+        depth += 1
+        if depth > _INDEX_DEPTH_MAX:
+            raise TreeError(f"indexes may be nested {_INDEX_DEPTH_MAX} deep, got more ({chosen.digest})")
+        below = documents.parse_index(read_document(blobs, chosen), chosen.digest)
+        again = reference if documents.named(below, reference) else ""
+        chosen = documents.choose(below, platform, again, chosen.digest)
+    return chosen
+
+
+def _with_nested(blobs: Blobs, found: list[Descriptor]) -> list[Descriptor]:
+    """What an index names and what indexes in it name; each of them is read once."""
+    listed = list(found)
+    read: set[str] = set()
+    level = found
+    for _ in range(_INDEX_DEPTH_MAX):
+        indexes = [item for item in level if item.media_type in documents.INDEX_TYPES]
+        level = []
+        for index in indexes:
+            if index.digest not in read:
+                read.add(index.digest)
+                level += documents.parse_index(read_document(blobs, index), index.digest)
+        listed += level
+    return listed
 
 
 def _docker_image(blobs: Blobs, reference: str, options: ImportOptions) -> _Image:

@@ -19,7 +19,7 @@ from koguma.images.files import remove_tree, storage_errors
 from koguma.images.refs import Ref, RefKind
 from koguma.images.repository import Repository, default_author
 from koguma.images.shallow import change_shallow
-from koguma.images.signatures import Signature, parse_signatures
+from koguma.images.signatures import Signature, parse_signatures, receive_signatures
 from koguma.images.transfer.ancestry import Complete, is_ancestor
 from koguma.images.transfer.catalogue import Advertised, Catalogue
 from koguma.images.transfer.downloading import Downloads
@@ -27,7 +27,6 @@ from koguma.images.transfer.errors import NotFastForwardError, RemoteError, Tran
 from koguma.images.transfer.incoming import FOLDER, PartFile, salvage
 from koguma.images.transfer.remotes import DEFAULT, Remote, add_remote, check_url, find_remote, open_backend
 from koguma.images.transfer.retrying import Backoff
-from koguma.images.transfer.signatures import keep_signatures
 from koguma.images.transfer.walk import Walk
 
 _ROUNDS_MAX = 4
@@ -249,7 +248,7 @@ class _Fetch:
         for _ in range(_ROUNDS_MAX):
             complete = self._complete(unshallow=unshallow)
             if all(complete(tip) for tip in tips):
-                self._note_signatures(set(tips))
+                self._note_signatures()
                 self._move(wanted, brought)
                 return brought
             self._catalogue.refresh()
@@ -299,27 +298,22 @@ class _Fetch:
                 if not all(store.contains(item) for item in plan.present if not downloads.arrived(item)):
                     return False
                 plan.require_sizes(lambda item: store.describe(item).size)
-                self._note_signatures(set(plan.commits))
+                self._note_signatures()
                 self._note_shallow(plan.boundary)
                 self._move(wanted, brought)
         return True
 
-    def _note_signatures(self, commits: set[str]) -> None:
-        """Keep the signatures of these commits and of others that are here; a file that has more is read again."""
-        repository = self._repository
+    def _note_signatures(self) -> None:
+        """Keep the signatures of commits that are here; a file that has those of others is read again next time."""
+        store = self._repository.objects
         found: dict[Signature, None] = {}
         whole = []
         for name, content in self._catalogue.signatures():
             lines = list(parse_signatures(content))
-            present = [
-                line
-                for line in lines
-                if line.commit in commits or repository.objects.contains(bytes.fromhex(line.commit))
-            ]
-            found.update(dict.fromkeys(present))
-            if len(present) == len(lines):
+            found.update((line, None) for line in lines if store.contains(bytes.fromhex(line.commit)))
+            if all(line in found for line in lines):
                 whole.append(name)
-        keep_signatures(repository, found)
+        receive_signatures(self._repository, found)
         self._catalogue.signatures_kept(whole)
 
     def _note_shallow(self, boundary: set[str]) -> None:

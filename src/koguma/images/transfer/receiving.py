@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING
 
 from koguma.images.errors import ImageError, ObjectMissingError, RefMovedError
 from koguma.images.refs import NO_COMMIT, RefKind, check_ref_name
-from koguma.images.signatures import Signature
+from koguma.images.signatures import Signature, receive_signatures
 from koguma.images.transfer.ancestry import Complete, is_ancestor
-from koguma.images.transfer.signatures import keep_signatures
 from koguma.images.transfer.walk import Walk, one_by_one
 
 if TYPE_CHECKING:
@@ -54,7 +53,7 @@ def receive(
     with store.writing():
         store.refresh()
         repository.forget_shallow()
-        keep_signatures(repository, (item for item in signatures if store.contains(bytes.fromhex(item.commit))))
+        receive_signatures(repository, signatures)
         complete = Complete(repository.commit, store.contains, [ref.commit for ref in repository.refs.every()])
         return [_one(repository, update, complete, author) for update in updates]
 
