@@ -32,6 +32,7 @@ def repository(site: Site) -> Iterator[Path]:
 
 def _forget(site: Site, repository: Path) -> None:
     (repository / "policy.toml").unlink(missing_ok=True)
+    site.koguma("image", "switch", "compute", check=False)
     for branch in MADE:
         site.koguma("image", "edit", branch, "--discard", check=False)
         site.koguma("image", "rm", branch, check=False)

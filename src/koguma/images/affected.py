@@ -9,7 +9,7 @@ from koguma.images.commits import Commit
 from koguma.images.errors import ImageError
 from koguma.images.labelfile import Label, read_labels
 from koguma.images.repository import Repository
-from koguma.images.trees import DIRECTORY, FILE, decode, read_root
+from koguma.images.trees import DIRECTORY, FILE, Entry, decode, read_root
 
 _PATHS_MAX = 20
 """Per object; a file that lies in many places is named in that many."""
@@ -103,19 +103,33 @@ class _Search:
         """Paths of the wanted objects below a tree, relative to it; every tree is looked into once."""
         if tree in self._in_tree:
             return self._in_tree[tree]
-        found: dict[bytes, list[bytes]] = {tree: [b""]} if tree in self._wanted else {}
+        waiting = [(tree, self._entries(tree))]
+        while waiting:
+            at, entries = waiting[-1]
+            below = {entry.digest for entry in entries if entry.kind == DIRECTORY} - self._in_tree.keys()
+            if below:
+                waiting += [(each, self._entries(each)) for each in below]
+            else:
+                self._in_tree[at] = self._directly_in(at, entries)
+                waiting.pop()
+        return self._in_tree[tree]
+
+    def _entries(self, tree: bytes) -> list[Entry]:
         try:
-            entries = decode(self._repository.objects.read_part(tree))
+            return decode(self._repository.objects.read_part(tree))
         except ImageError:
-            entries = []
+            return []
+
+    def _directly_in(self, tree: bytes, entries: list[Entry]) -> dict[bytes, list[bytes]]:
+        """As `_in`, when all directories in the tree were looked into."""
+        found: dict[bytes, list[bytes]] = {tree: [b""]} if tree in self._wanted else {}
         for entry in entries:
             if entry.kind == FILE and entry.digest in self._wanted:
                 found.setdefault(entry.digest, []).append(entry.name)
             elif entry.kind == DIRECTORY:
-                for object_id, paths in self._in(entry.digest).items():
+                for object_id, paths in self._in_tree[entry.digest].items():
                     below = [entry.name + b"/" + path if path else entry.name for path in paths]
                     found.setdefault(object_id, []).extend(below[:_PATHS_MAX])
-        self._in_tree[tree] = found
         return found
 
 

@@ -15,7 +15,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from koguma.images.commits import Commit, is_id
-from koguma.images.errors import ImageError
+from koguma.images.errors import ImageError, StorageError
 from koguma.images.files import locked, write_atomically
 from koguma.images.history import CommitOf, ancestors, is_ancestor, merge_bases, sort_topologically
 from koguma.images.refs import RefKind
@@ -147,7 +147,7 @@ class Bisection:
             with locked(lock, timeout_s=0, what="the search"):
                 yield
         except ImageError as error:
-            if str(lock) in str(error):
+            if str(lock) in str(error) and not isinstance(error, StorageError):
                 raise BisectError("a search of this repository is being worked on by another process") from None
             raise
 

@@ -54,6 +54,16 @@ def parse_condemned(data: bytes, place: str) -> Condemned:
     return Condemned(stages[lines[0]], frozenset(lines[1:-2]))
 
 
+def condemned_names(directory: Path) -> frozenset[str]:
+    """The packs that are about to be removed, whose names no new pack may get; none when the list is damaged, as `fsck`
+    says."""
+    try:
+        found = read_condemned(directory)
+    except CorruptError:
+        return frozenset()
+    return found.packs if found else frozenset()
+
+
 def write_condemned(directory: Path, stage: Stage, packs: Iterable[str]) -> None:
     """Replace the list; without packs there is none any more."""
     names = sorted(packs)

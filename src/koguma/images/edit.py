@@ -1,12 +1,13 @@
 """Edits: a branch's head as a writable work tree, at once and whatever its size; `commit_edit` keeps what changed.
 
 A view of the head (`views`) lies below an overlay whose upper layer is a directory of the repository. All mounts live
-in a namespace of the session's processes and end with them, also after kill -9; what was changed stays in the upper
-layer until it is committed or discarded. What is written down of a session is `sessions`'s.
+in a namespace of the session's processes and end with them. These end with koguma, also after kill -9, and hold the
+edit's lock as long as they live; what was changed stays in the upper layer until it is committed or discarded. What is
+written down of a session is `sessions`'s.
 
 In the session: the host's network and name servers, /proc, /sys (read-only), a /dev of its own, /run and /tmp that are
 not kept, and apt with the package lists and archives of a cache outside the image. A policy-rc.d keeps services from
-starting. These helps lie in a layer between image and changes, so that they are never part of a commit.
+starting. These helps lie in a layer between image and changes (`aid`), so that they are never part of a commit.
 """
 
 from __future__ import annotations
@@ -25,11 +26,10 @@ from pathlib import Path
 from typing import Protocol
 
 from koguma.images import usernamespace
-from koguma.images.aptsources import apt_settings
-from koguma.images.checkout import apply_attributes
+from koguma.images.aid import copied_up, prepare_aid
 from koguma.images.draft import Folder, store_root
 from koguma.images.errors import EditError, ImageError
-from koguma.images.files import locked, remove_tree, write_atomically
+from koguma.images.files import locked
 from koguma.images.hashing import FileHasher
 from koguma.images.overlay import apply_upper
 from koguma.images.repository import Committed, Repository
@@ -38,19 +38,20 @@ from koguma.images.sessions import (
     Session,
     alone,
     begin,
+    end,
     folder_of,
     head_of,
+    lock_held,
     pending,
     pending_edits,
     write_session,
 )
-from koguma.images.trees import DIRECTORY, Entry, Read, decode, resolve
+from koguma.images.trees import Entry, resolve
 from koguma.images.views import Source, source
 
 __all__ = ["commit_edit", "commit_session", "discard", "edit", "opened", "pending_edits"]
 
-POLICY = b"#!/bin/sh\n# Services do not start while an image is edited.\nexit 101\n"
-_MOUNT_POINTS = (b"proc", b"sys", b"dev", b"run", b"tmp")
+_PR_SET_PDEATHSIG = 1
 _LISTS_MAX_AGE_S = 24 * 3600
 _APT_SLOTS = 64
 _PASSED_ON = (
@@ -152,7 +153,7 @@ def opened(repository: Repository, branch: str, session: Session) -> Iterator[Ru
     prepare_aid(repository.objects.read, repository.root(base), folder)
 
     def run(command: Sequence[str], apt: Path | None = None, *, quiet: bool = False) -> int:
-        return run_in(folder, lower, apt, command, quiet=quiet)
+        return run_in(folder, lower, apt, command, quiet=quiet, held=[lock_held(repository, branch)])
 
     yield run
 
@@ -200,10 +201,11 @@ def commit_session(
     with repository.objects.writing() as writer:
         draft = Folder(root, repository.objects.read)
         with FileHasher(writer) as hasher:
-            upper = os.fsencode(folder_of(repository, branch) / "upper")
+            folder = folder_of(repository, branch)
             # A merge must not take the times off files whose commits keep them.
             keep_times = keep_times or (operation is not None and root.mtime_ns is not None)
-            apply_upper(upper, draft, hasher, keep_times=keep_times)
+            upper, copies = os.fsencode(folder / "upper"), copied_up(folder)
+            apply_upper(upper, draft, hasher, keep_times=keep_times, left_out=copies)
         made = repository.add_commit(
             writer,
             store_root(draft, writer),
@@ -215,58 +217,14 @@ def commit_session(
         writer.finish()
         write_session(repository, branch, replace(session, committed=made.id))
         done = repository.publish(made, branch, base.id)
-    remove_tree(folder_of(repository, branch))
+    end(repository, branch)
     return done
 
 
 def discard(repository: Repository, branch: str) -> None:
     """Throw a pending edit away, and with it what was begun on the branch: a merge, a cherry-pick, a revert."""
     with alone(repository, branch):
-        remove_tree(folder_of(repository, branch))
-
-
-def prepare_aid(read: Read, root: Entry, folder: Path) -> None:
-    """Lay out the layer that lies between image and changes, its directories with the image's own attributes."""
-    aid = folder / "aid"
-    remove_tree(aid)
-    aid.mkdir()
-    touched: dict[bytes, Entry] = {b"": root}
-    for point in _MOUNT_POINTS:
-        if resolve(read, root, point) is None:
-            (aid / os.fsdecode(point)).mkdir()
-    for place, name, content, mode in (
-        (b"usr/sbin", b"policy-rc.d", POLICY, 0o755),
-        (b"etc", b"resolv.conf", _resolv_conf(), 0o644),
-    ):
-        found = resolve(read, root, place)
-        if found is None or found[1].kind != DIRECTORY:
-            continue
-        directory = aid / os.fsdecode(found[0])
-        directory.mkdir(parents=True, exist_ok=True)
-        path = directory / os.fsdecode(name)
-        path.write_bytes(content)
-        path.chmod(mode)
-        touched |= _chain(read, root, found[0])
-    for path_bytes, entry in sorted(touched.items(), reverse=True):
-        apply_attributes(os.fsencode(aid) + (b"/" + path_bytes if path_bytes else b""), entry)
-    write_atomically(folder / "apt.conf", apt_settings().encode())
-
-
-def _chain(read: Read, root: Entry, path: bytes) -> dict[bytes, Entry]:
-    """The directories on the way to a path, with their entries."""
-    found, here, done = {}, root, b""
-    for part in path.split(b"/"):
-        here = next(entry for entry in decode(read(here.digest)) if entry.name == part)
-        done = done + b"/" + part if done else part
-        found[done] = here
-    return found
-
-
-def _resolv_conf() -> bytes:
-    try:
-        return Path("/etc/resolv.conf").read_bytes()
-    except OSError:
-        return b""
+        end(repository, branch)
 
 
 @contextmanager
@@ -301,13 +259,23 @@ def _lists_are_old(apt: Path) -> bool:
     return newest == 0 or time.time() - fetched > _LISTS_MAX_AGE_S
 
 
-def run_in(folder: Path, lower: Lower, apt: Path | None, command: Sequence[str], *, quiet: bool = False) -> int:
-    """Run a command in the session's namespaces and wait for it."""
+def run_in(
+    folder: Path,
+    lower: Lower,
+    apt: Path | None,
+    command: Sequence[str],
+    *,
+    quiet: bool = False,
+    held: Sequence[int] = (),
+) -> int:
+    """Run a command in the session's namespaces and wait for it; its processes have the descriptors `held`, too."""
     with lower() as shown:
-        return _run_over(folder, shown, apt, command, quiet=quiet)
+        return _run_over(folder, shown, apt, command, quiet=quiet, held=held)
 
 
-def _run_over(folder: Path, shown: Source, apt: Path | None, command: Sequence[str], *, quiet: bool) -> int:
+def _run_over(
+    folder: Path, shown: Source, apt: Path | None, command: Sequence[str], *, quiet: bool, held: Sequence[int]
+) -> int:
     """Interrupts are the command's own business, meanwhile."""
     arguments = [
         "unshare", "--mount", "--propagation", "private", "--uts", "--pid", "--fork", "--kill-child", "--",
@@ -321,17 +289,32 @@ def _run_over(folder: Path, shown: Source, apt: Path | None, command: Sequence[s
             arguments,
             cwd=folder,
             env=_environment(),
-            pass_fds=shown.descriptors,
+            pass_fds=[*shown.descriptors, *held],
             check=False,
             stdin=subprocess.DEVNULL if quiet else None,
             stdout=subprocess.DEVNULL if quiet else None,
             stderr=subprocess.DEVNULL if quiet else None,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+            preexec_fn=_prepare_child(),
         ).returncode
     except FileNotFoundError:
         raise EditError("an edit needs unshare, it was not found on PATH (package util-linux)") from None
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def _prepare_child() -> Callable[[], None]:
+    """What makes a new process interruptible again and lets it be killed when we die: then what it started is, too."""
+    import ctypes  # noqa: PLC0415 - slow to load, and needed by sessions alone
+
+    libc, parent = ctypes.CDLL(None), os.getpid()
+
+    def prepare() -> None:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(128 + signal.SIGKILL)
+
+    return prepare
 
 
 def _environment() -> dict[str, str]:

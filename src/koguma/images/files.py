@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -123,15 +122,17 @@ def sync_file_system(path: Path) -> None:
 
 
 @contextmanager
-def locked(path: Path, *, shared: bool = False, timeout_s: float = 600, what: str = "") -> Iterator[None]:
+def locked(path: Path, *, shared: bool = False, timeout_s: float = 600, what: str = "") -> Iterator[int]:
     """Hold an advisory lock on `path`; the kernel drops it when the process dies, however it dies.
 
-    Raises ImageError when somebody else holds it for longer than `timeout_s`.
+    The block is given the descriptor: a process that inherits it holds the lock, too, until it ends. Raises ImageError
+    when somebody else holds it for longer than `timeout_s`, StorageError when it cannot be locked.
     """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    with storage_errors(f"locking {what or 'a file'}"):
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         _wait_for_lock(descriptor, path, fcntl.LOCK_SH if shared else fcntl.LOCK_EX, timeout_s, what)
-        yield
+        yield descriptor
     finally:
         os.close(descriptor)
 
@@ -160,16 +161,23 @@ def storage_errors(what: str) -> Iterator[None]:
         raise StorageError(f"{what} needs files it can read and write: {error.strerror or error}{place}") from error
 
 
-def remove_tree(path: Path) -> None:
+def remove_tree(path: Path, *, first: str | None = None) -> None:
     """Remove a directory and everything in it; one that is not there is not an error.
 
-    Raises StorageError for a directory that something is mounted in: removing it would empty what is mounted.
+    The file `first` in it is gone, durably, before anything else is. Raises StorageError for a directory that something
+    is mounted in: removing it would empty what is mounted.
     """
     if path.is_symlink() or path.is_file():
         path.unlink()
     elif path.exists():
+        from koguma.images.mounts import mounts_below  # noqa: PLC0415 - most commands remove nothing
+
         if mounts := mounts_below(path):
-            raise StorageError(f"a directory to be removed must hold no mount, got {mounts[0]}; umount it first")
+            place = os.fsdecode(mounts[0])
+            raise StorageError(f"a directory to be removed must hold no mount, got {place}; umount it first")
+        if first and (path / first).exists():
+            (path / first).unlink()
+            sync_directory(path)
         _remove_below(path)
         path.rmdir()
 
@@ -221,12 +229,3 @@ def _moved_to(descriptor: int, name: str) -> int:
 def _identity(descriptor: int) -> tuple[int, int]:
     status = os.fstat(descriptor)
     return status.st_dev, status.st_ino
-
-
-def mounts_below(path: Path) -> list[str]:
-    """The mount points in a directory, as this process sees them."""
-    top = os.fsencode(path.resolve())
-    lines = Path("/proc/self/mountinfo").read_bytes().splitlines()
-    # The kernel writes blanks and the like in a path as three octal digits.
-    points = [re.sub(rb"\\([0-7]{3})", lambda found: bytes([int(found[1], 8)]), line.split()[4]) for line in lines]
-    return [os.fsdecode(point) for point in points if point == top or point.startswith(top + b"/")]

@@ -6,8 +6,8 @@ Steps of `collect`, under the lock `gc`; nobody waits for it and it waits for no
 3. of packs with garbage, copy what is kept to new packs, or leave garbage out of a second index when there is little;
    merge small packs on the way;
 4. condemn the old packs: they can be read, but no new writer counts on them; turn the page of the writers' lock;
-5. when the writers that began before are done, look at the roots once more, under the lock of the refs: a pack they
-   reach into again is pardoned, the others are gone from now on; remove their files.
+5. when the writers that began before are done, look at the roots once more, the last time under the lock of the refs: a
+   pack they reach into again is pardoned, the others are gone from now on; remove their files.
 
 When a long pull keeps step 5 from happening, the packs stay condemned and readable, and the next run goes on there.
 """
@@ -15,9 +15,10 @@ When a long pull keeps step 5 from happening, the packs stay condemned and reada
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
+from koguma.images.commits import decode_commit
 from koguma.images.condemned import Stage, read_condemned, remove_condemned_leftovers, write_condemned
 from koguma.images.errors import CorruptError, ImageError
 from koguma.images.files import storage_errors
@@ -37,6 +38,9 @@ _REWRITE_SHARE = 0.2
 """A pack is copied when this much of it is garbage; below that garbage only leaves its index."""
 _WAIT_S = 10
 """How long to wait for commits that are under way; a pull takes longer and is left to the next run."""
+_LOOKED_INTO_BYTES = 64 * 1024
+"""Young contents up to this size may be commits or trees that were stored as files before; a larger tree is met below
+its root object."""
 _MERGED_BYTES = PACK_MAX_BYTES // 2
 """Larger packs are not merged: their number does not matter and copying them does."""
 
@@ -105,6 +109,10 @@ class _Collection:
         self._say = say
         self._reached = Reached()
         self._kept = self._reached.ids
+        self._closed: set[str] = set()
+        """Packs of which everything is marked, with all that it reaches."""
+        self._followed: set[bytes] = set()
+        """Of the roots those that may lead nowhere. What they led to is marked; what came since is in new packs."""
 
     def run(self, *, dry_run: bool) -> Collected:
         self._require_sound()
@@ -120,6 +128,9 @@ class _Collection:
         places = {pack: pack.places() for pack in packs}
         garbage = {pack: _garbage_bytes(places[pack], self._kept) for pack in packs}
         tasks = plan(packs, garbage)
+        self._closed.update(pack.name for pack in packs if not garbage[pack])
+        # Before packs go: a writer that begins then must not trust in a tree that stays only as the content of a file.
+        swept = sweep(self._repository, self._kept, self._reached.walked, self._grace_s, dry_run=dry_run)
         freed = sum(garbage[pack] for task in tasks if task.copy for pack in task.sources)
         waiting = 0
         if not dry_run:
@@ -131,7 +142,7 @@ class _Collection:
             packs_after=len(packs) if dry_run else len(self._store.packs()),
             kept_young=len(self._kept) - reached,
             waiting=waiting,
-            swept=sweep(self._repository, self._kept, self._grace_s, dry_run=dry_run),
+            swept=swept,
             dry_run=dry_run,
         )
 
@@ -145,15 +156,49 @@ class _Collection:
         """Mark from every root. What a ref needs must be there; other names may be of something that is gone."""
         found = roots(self._repository, reflog_keep_s=self._reflog_keep_s)
         mark(self._store, found.refs, self._reached, shallow=found.shallow, missing=_stop)
-        self._shallow = found.shallow
-        for item in found.others:
-            mark_any(self._store, item, self._reached, self._shallow)
+        self._shallow |= found.shallow
+        for item in found.others - self._followed:
+            mark_any(self._store, item, self._reached, self._shallow, missing=self._absent)
+        self._followed |= found.others
+        self._mark_left_out()
+
+    def _mark_left_out(self) -> None:
+        """What is there of the parents of shallow commits: a fetch may be about to complete them."""
+        done = set[bytes]()
+        while fresh := (self._shallow & self._reached.walked) - done:
+            done |= fresh
+            for commit in fresh:
+                for parent in decode_commit(self._store.read(commit), commit.hex()).parents:
+                    parent_id = bytes.fromhex(parent)
+                    mark_any(self._store, parent_id, self._reached, self._shallow, missing=self._absent)
 
     def _mark_unreached(self, packs: Iterable[PackReader]) -> None:
         """Keep all of these packs and what it reaches: a writer that finds a tree counts on everything below it."""
         for pack in packs:
             for item in pack.ids():
-                mark_any(self._store, item, self._reached, self._shallow)
+                mark_any(
+                    self._store,
+                    item,
+                    self._reached,
+                    self._shallow,
+                    missing=self._absent,
+                    looked_into_bytes=_LOOKED_INTO_BYTES,
+                )
+            self._closed.add(pack.name)
+
+    def _absent(self, object_id: bytes, error: Exception) -> None:
+        """What a name leads to may be gone, or be no commit; of what is damaged nobody can say what it needs."""
+        if isinstance(error, CorruptError):
+            try:
+                self._store.read(object_id)
+            except CorruptError:
+                _stop(object_id, error)
+
+    def _mark_again(self) -> None:
+        """What came since: refs that moved, and packs that were written."""
+        self._store.refresh()
+        self._mark_roots()
+        self._mark_unreached(pack for pack in self._store.packs() if pack.name not in self._closed)
 
     # Changing
 
@@ -172,6 +217,7 @@ class _Collection:
             return 0, 0
         self._store.refresh()
         sizes = {pack.name: pack.size_bytes for pack in self._store.packs()}
+        self._closed |= made
         write_condemned(self._store.directory, Stage.WAITING, condemned)
         turn_page(self._store.lock)
         return sum(sizes[name] for name in condemned) - sum(sizes[name] for name in made - old.keys()), self._settle()
@@ -188,10 +234,10 @@ class _Collection:
         if found and found.stage is Stage.REMOVING:
             self._remove(found.packs)
         elif found:
-            self._mark_roots()  # now, so that the last look at the refs is a short one
+            turn_page(self._store.lock)  # the earlier run may have died before it did
             if waiting := self._settle():
                 raise ImageError(
-                    f"gc waits for a writer that began before its last run; {waiting} packs go when it is done,"
+                    f"gc waits for a writer that began before; {waiting} packs of its last run go when it is done,"
                     f" try again later ({self._repository.path})"
                 )
 
@@ -204,19 +250,37 @@ class _Collection:
             self._store.refresh()
             self._say(f"a writer that began earlier is still at work: {len(found.packs)} packs go with the next gc")
             return len(found.packs)
+        self._mark_again()  # now, so that the last look is a short one
+        at_stake = {
+            pack: [item for item in pack.ids() if not self._store.contains(item)] for pack in self._store.condemned()
+        }
         with self._repository.refs.lock():
-            self._store.refresh()
-            self._mark_roots()
-            self._mark_unreached(self._store.packs())
-            pardoned = {pack.name for pack in self._store.condemned() if self._is_needed(pack)}
-            gone = found.packs - pardoned
+            self._mark_again()
+            gone = found.packs - self._pardoned(at_stake)
             write_condemned(self._store.directory, Stage.REMOVING, gone)
         self._remove(gone)
         return 0
 
-    def _is_needed(self, pack: PackReader) -> bool:
-        """Whether something that is kept is in this pack and in none that stays."""
-        return any(item in self._kept and not self._store.contains(item) for item in pack.ids())
+    def _pardoned(self, at_stake: Mapping[PackReader, Iterable[bytes]]) -> set[str]:
+        """The condemned packs that have something that is kept and that no pack has that stays.
+
+        A pardoned pack stays with all its garbage, and so has to stay what its trees refer to.
+        """
+        waiting, pardoned = dict(at_stake), list[PackReader]()
+
+        def is_needed(pack: PackReader) -> bool:
+            return any(
+                item in self._kept
+                and not self._store.contains(item)
+                and not any(other.find(item) for other in pardoned)
+                for item in waiting[pack]
+            )
+
+        while needed := next(filter(is_needed, waiting), None):
+            del waiting[needed]
+            pardoned.append(needed)
+            self._mark_unreached([needed])
+        return {pack.name for pack in pardoned}
 
     def _remove(self, names: Iterable[str]) -> None:
         remove_packs(self._store.directory, names)

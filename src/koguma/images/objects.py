@@ -9,19 +9,19 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self, TypeVar
 
 from koguma.images.codec import Prepared, content_of, content_pieces, piecewise_compressor, prepare, prepare_hashed
-from koguma.images.condemned import Stage, read_condemned
+from koguma.images.condemned import Stage, condemned_names, read_condemned
 from koguma.images.errors import CorruptError, ObjectMissingError, RevisionError
 from koguma.images.files import storage_errors, write_all
 from koguma.images.packfiles import INDEX_SUFFIX, remove_leftovers, visible_packs
 from koguma.images.packindex import Place
-from koguma.images.packs import ZSTD, PackReader, PackWriter, Stored
+from koguma.images.packs import ZSTD, OpenPack, PackReader, PackWriter, Stored
 from koguma.images.writerlock import writing
 
 T = TypeVar("T")
@@ -122,8 +122,8 @@ class ObjectStore:
         return self._reading(object_id, lambda reader, place: reader.header(object_id, place[0]))
 
     def read(self, object_id: bytes) -> bytes:
-        """The whole content of an object. Raises ObjectMissingError or CorruptError."""
-        return content_of(*self._reading(object_id, lambda reader, place: reader.payload(object_id, place)))
+        """The whole content of an object. Raises ObjectMissingError, or CorruptError when no copy is sound."""
+        return self._reading(object_id, lambda reader, place: content_of(*reader.payload(object_id, place)))
 
     def read_verified(self, object_id: bytes) -> bytes:
         """As `read`, but the digest is verified too: for the objects that everything else hangs on."""
@@ -156,8 +156,11 @@ class ObjectStore:
 
     def chunks(self, object_id: bytes) -> Iterator[bytes]:
         """The content of an object in pieces, for contents too large to hold; checked when the last piece is read."""
-        reader = self._reading(object_id, _opened)
-        yield from self.chunks_in(reader, object_id)
+        if _is_held(self.describe(object_id)):
+            yield self.read(object_id)
+        else:
+            reader, _held = self._reading(object_id, _opened)
+            yield from self.chunks_in(reader, object_id)
 
     def chunks_in(self, reader: PackReader, object_id: bytes) -> Iterator[bytes]:
         """As `chunks`, of the copy in one certain pack."""
@@ -165,7 +168,7 @@ class ObjectStore:
         if place is None:
             raise ObjectMissingError(f"object {object_id.hex()} is not in its pack ({reader.path})")
         found = reader.header(object_id, place[0])
-        if found.size < STREAM_MIN_BYTES and found.stored < STREAM_MIN_BYTES:
+        if _is_held(found):
             yield content_of(*reader.payload(object_id, place))
             return
         pieces = reader.payload_chunks(found)
@@ -210,14 +213,6 @@ class ObjectStore:
                 self._condemned.pop(name, None)
                 self.broken.pop(name, None)
         self.refresh()
-
-    def condemned_names(self) -> frozenset[str]:
-        """The packs that gc is about to remove; none when the list is damaged, as `fsck` says."""
-        try:
-            found = read_condemned(self.directory)
-        except CorruptError:
-            return frozenset()
-        return found.packs if found else frozenset()
 
     def _listed(self) -> tuple[set[str], set[str]]:
         """The packs that stay and those that can only be read.
@@ -266,15 +261,29 @@ class ObjectStore:
         raise ObjectMissingError(f"object {object_id.hex()} is in no pack ({self.directory}){damaged}")
 
     def _reading(self, object_id: bytes, read: Callable[[PackReader, Place], T]) -> T:
-        """Find an object and read it; once more when its pack was merged into another before it was opened."""
+        """Find an object and read it; once more when its pack was merged into another before it was opened.
+
+        When what is found is damaged, other copies are tried.
+        """
         try:
             return read(*self._find(object_id))
         except FileNotFoundError:
             self.refresh()
+        except CorruptError as error:
+            return self._reading_others(object_id, read, error)
         try:
             return read(*self._find(object_id))
         except FileNotFoundError as error:
             raise ObjectMissingError(f"object {object_id.hex()} is in a pack that is gone ({error.filename})") from None
+        except CorruptError as error:
+            return self._reading_others(object_id, read, error)
+
+    def _reading_others(self, object_id: bytes, read: Callable[[PackReader, Place], T], error: CorruptError) -> T:
+        for reader in (*self._readers.values(), *self._condemned.values()):
+            if place := reader.find(object_id):
+                with suppress(CorruptError, FileNotFoundError):
+                    return read(reader, place)
+        raise error
 
 
 class Companion(Protocol):
@@ -341,7 +350,7 @@ class ObjectWriter:
             self.objects, self.stored_bytes = self.objects + objects, self.stored_bytes + stored
             del self._companions[0]
         with self._guard:
-            taken = self._store.condemned_names()
+            taken = condemned_names(self._store.directory)
             for pack in self._packs():
                 pack.finish(taken=taken)
             self._full, self._pack = [], None
@@ -414,10 +423,14 @@ class ObjectWriter:
         self.stored_bytes += stored
 
 
-def _opened(reader: PackReader, _place: Place) -> PackReader:
-    """The reader with its pack open, so that it can be read to the end whatever gc removes meanwhile."""
-    reader.read_at(0, 1)
-    return reader
+def _is_held(found: Stored) -> bool:
+    """Whether an object is small enough to be read at once."""
+    return found.size < STREAM_MIN_BYTES and found.stored < STREAM_MIN_BYTES
+
+
+def _opened(reader: PackReader, _place: Place) -> tuple[PackReader, OpenPack]:
+    """The reader and its open pack, which can be read to the end whatever gc removes meanwhile."""
+    return reader, reader.opened()
 
 
 def _write(descriptor: int, data: bytes) -> None:

@@ -11,9 +11,9 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from hashlib import sha256
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from koguma.images.codec import content_pieces
 from koguma.images.errors import CorruptError
 from koguma.images.objects import STREAM_MIN_BYTES
 from koguma.images.packindex import Place
-from koguma.images.packs import PACK_HEADER, PACK_MAGIC, RAW, RECORD, VERSION, ZSTD, PackReader, Stored
+from koguma.images.packs import PACK_HEADER, PACK_MAGIC, RAW, RECORD, VERSION, ZSTD, OpenPack, PackReader, Stored
 
 _STRETCH_BYTES = 4 * 1024 * 1024
 _PIECE_BYTES = 1024 * 1024
@@ -60,12 +60,12 @@ class _Pack:
     """A pack to verify, by its index or, without a usable one, by its own records."""
 
     path: Path
-    descriptor: int
+    file: OpenPack
     size: int
     places: dict[bytes, Place]
 
     def read(self, offset: int, size: int) -> bytes:
-        return os.pread(self.descriptor, size, offset)
+        return os.pread(self.file.number, size, offset)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +82,11 @@ def check_packs(
 ) -> PackFindings:
     """Verify packs wholly; never stops at the first problem. `progress` is told the bytes read."""
     findings = PackFindings()
-    with ExitStack() as stack:
-        opened = [_open(pack.path, _index_of(pack, findings), findings, stack) for pack in packs]
-        opened += [_open(path, None, findings, stack) for path in without_index]
-        pool = stack.enter_context(ThreadPoolExecutor(max(2, os.cpu_count() or 1), thread_name_prefix="fsck"))
+    with ThreadPoolExecutor(max(2, os.cpu_count() or 1), thread_name_prefix="fsck") as pool:
+        opened = chain(
+            (_open(pack.path, _index_of(pack, findings), findings) for pack in packs),
+            (_open(path, None, findings) for path in without_index),
+        )
         for found in _mapped(pool, (stretch for pack in opened if pack for stretch in _stretches(pack))):
             findings.add(found)
             if progress:
@@ -139,19 +140,19 @@ def _index_of(pack: PackReader, findings: PackFindings) -> dict[bytes, Place] | 
     return pack.places()
 
 
-def _open(path: Path, places: dict[bytes, Place] | None, findings: PackFindings, stack: ExitStack) -> _Pack | None:
+def _open(path: Path, places: dict[bytes, Place] | None, findings: PackFindings) -> _Pack | None:
+    """A pack that stays open until the last stretch of it is verified."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        stack.callback(os.close, descriptor)
-        size = os.fstat(descriptor).st_size
+        file = OpenPack(path)
+        size = os.fstat(file.number).st_size
         if places is None:
-            places = scan_places(lambda offset, length: os.pread(descriptor, length, offset), size)
+            places = scan_places(lambda offset, length: os.pread(file.number, length, offset), size)
             findings.rebuilt[path] = places
     except (OSError, CorruptError) as error:
         findings.problems.append(f"a pack must be readable: {error} ({path})")
         findings.damaged |= dict.fromkeys(places or (), "its pack cannot be read")
         return None
-    return _Pack(path, descriptor, size, places)
+    return _Pack(path, file, size, places)
 
 
 def _stretches(pack: _Pack) -> Iterator[_Stretch]:

@@ -6,6 +6,7 @@ Owns the index alone; `packs` owns the records it points at, `packfiles` the nam
 from __future__ import annotations
 
 import mmap
+import os
 import struct
 from collections.abc import Iterator
 from hashlib import sha256
@@ -23,6 +24,8 @@ FANOUT_BYTES = 256 * 4
 _ENDS = struct.Struct("<II")
 TAIL_BYTES = 8 + 32
 """Length of the pack, digest of all before."""
+_READ_MAX_BYTES = 256 * 1024
+"""A larger index is mapped, which takes a descriptor for as long as it is used: of small ones there may be many."""
 _SEARCHED_MAX = 512
 """Ids with one first byte that are searched as bytes; a pack of more than some 131,072 objects is bisected."""
 
@@ -53,9 +56,9 @@ def encode_index(places: dict[bytes, Place], pack_bytes: int) -> bytes:
 
 
 class Index:
-    """The mapped index: a bisection over sorted ids within the range the first byte gives."""
+    """The index in memory: a bisection over sorted ids within the range the first byte gives."""
 
-    def __init__(self, data: mmap.mmap, count: int) -> None:
+    def __init__(self, data: bytes | mmap.mmap, count: int) -> None:
         self.data = data
         self.count = count
 
@@ -131,6 +134,10 @@ class Index:
         found = PLACE.iter_unpack(self.data[self.places_at : self.places_at + PLACE.size * self.count])
         return {ids[32 * at : 32 * at + 32]: (offset, stored) for at, (offset, stored) in enumerate(found)}
 
+    def close(self) -> None:
+        if isinstance(self.data, mmap.mmap):
+            self.data.close()
+
     def verify(self, path: Path) -> None:
         """Check the digest. Raises CorruptError."""
         data = bytes(self.data)
@@ -139,11 +146,10 @@ class Index:
 
 
 def load_index(path: Path) -> Index:
-    """Map an index. Raises CorruptError when it cannot be one; `Index.verify` checks the rest."""
-    with path.open("rb") as file:
-        if path.stat().st_size == 0:
-            raise CorruptError(f"an index may not be empty ({path})")
-        data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    """Read or map an index. Raises CorruptError when it cannot be one; `Index.verify` checks the rest."""
+    with path.open("rb", buffering=0) as file:
+        small = os.fstat(file.fileno()).st_size <= _READ_MAX_BYTES
+        data = file.read() if small else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     if len(data) < INDEX_HEADER.size:
         raise CorruptError(f"an index must have at least {INDEX_HEADER.size} bytes, got {len(data)} ({path})")
     magic, version, count = INDEX_HEADER.unpack_from(data)

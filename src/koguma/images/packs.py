@@ -11,10 +11,13 @@ import os
 import struct
 import threading
 import zlib
-from collections.abc import Container, Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Container, Iterable, Iterator
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
+from weakref import ref
 
 from koguma.images.errors import CorruptError
 from koguma.images.files import begin_sync, write_all, write_parts
@@ -51,10 +54,12 @@ __all__ = [
     "TEMPORARY_PREFIX",
     "VERSION",
     "ZSTD",
+    "OpenPack",
     "PackReader",
     "PackWriter",
     "Stored",
     "encode_index",
+    "filler_record",
     "record_header",
     "remove_leftovers",
 ]
@@ -89,6 +94,13 @@ def record_header(object_id: bytes, kind: int, codec: int, size: int, payload: b
     """The header that goes before `payload`. Its checksum covers all of the record but itself."""
     header = RECORD.pack(0, kind, codec, 0, len(payload), size, object_id)
     return struct.pack("<I", zlib.crc32(payload, zlib.crc32(header[4:]))) + header[4:]
+
+
+def filler_record() -> tuple[bytes, bytes]:
+    """The id and the record of an object nobody needs: what gives a pack of the same objects another name."""
+    content = os.urandom(32)
+    object_id = sha256(content).digest()
+    return object_id, record_header(object_id, ord("b"), RAW, len(content), content) + content
 
 
 class PackWriter:
@@ -140,13 +152,18 @@ class PackWriter:
             self._flush()
 
     def append_record_pieces(self, object_id: bytes, stored: int, pieces: Iterable[bytes]) -> None:
-        """As `append_record`, of a record too large to hold."""
+        """As `append_record`, of a record too large to hold; when its pieces end with an exception, nothing stays."""
         self._flush()
-        os.lseek(self._fd, self.size_bytes, os.SEEK_SET)
+        end = os.lseek(self._fd, self.size_bytes, os.SEEK_SET)
+        try:
+            for piece in pieces:
+                write_all(self._fd, piece)
+                end += len(piece)
+        except BaseException:
+            os.ftruncate(self._fd, self.size_bytes)
+            raise
         self._places[object_id] = (self.size_bytes, stored)
-        for piece in pieces:
-            write_all(self._fd, piece)
-            self.size_bytes += len(piece)
+        self.size_bytes = end
 
     def sync(self) -> None:
         self._flush()
@@ -162,9 +179,7 @@ class PackWriter:
             self.abandon()
             return None
         while pack_name(encode_index(self._places, self.size_bytes)) in taken:
-            filler = os.urandom(32)
-            filler_id = sha256(filler).digest()
-            self.append(filler_id, record_header(filler_id, ord("b"), RAW, len(filler), filler), filler)
+            self.append_record(*filler_record())
         try:
             if written_at is not None:
                 self._flush()
@@ -189,6 +204,24 @@ class PackWriter:
             self._pending, self._pending_bytes = [], 0
 
 
+class OpenPack:
+    """A pack's descriptor, closed when nobody uses it any more."""
+
+    __slots__ = ("__weakref__", "number")
+
+    def __init__(self, path: Path) -> None:
+        self.number = -1
+        self.number = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+    def __del__(self) -> None:
+        if self.number >= 0:
+            os.close(self.number)
+
+
+_kept_open: deque[OpenPack] = deque(maxlen=48)
+"""The packs opened last, of all stores of the process. One that falls out stays open while somebody reads from it."""
+
+
 class PackReader:
     """Reads one finished pack; safe to use from several threads."""
 
@@ -196,7 +229,7 @@ class PackReader:
         self.index_path = index_path
         self.path = index_path.with_suffix(PACK_SUFFIX)
         self._index = load_index(index_path)
-        self._fd = -1
+        self._open: Callable[[], OpenPack | None] = _nothing
         self._opening = threading.Lock()
 
     def __len__(self) -> int:
@@ -212,16 +245,11 @@ class PackReader:
         return self._index.pack_bytes
 
     def close(self) -> None:
-        self._index.data.close()
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
-
-    def __del__(self) -> None:
-        # A reader whose pack gc removed is dropped by the store while other threads may still read through it.
-        if getattr(self, "_fd", -1) >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        self._index.close()
+        if file := self._open():
+            with suppress(ValueError):
+                _kept_open.remove(file)
+        self._open = _nothing
 
     def find(self, object_id: bytes) -> Place | None:
         """Offset and stored bytes of an object, or None when it is not in this pack."""
@@ -249,22 +277,35 @@ class PackReader:
         yield struct.pack("<I", found.crc) + _body(found)
         yield from self.payload_chunks(found)
 
+    def opened(self) -> OpenPack:
+        """The pack's file. Whoever holds it can read the pack to its end, whatever gc removes meanwhile."""
+        file = self._open()
+        if file is None:
+            with self._opening:
+                file = self._open()
+                if file is None:
+                    file = OpenPack(self.path)
+                    self._open = ref(file)
+                    _kept_open.append(file)
+        return file
+
     def read_at(self, offset: int, size: int) -> bytes:
-        """Bytes of the pack as they lie, fewer at its end; for `fsck`, which reads all in order."""
-        return os.pread(self._file(), size, offset)
+        """Bytes of the pack as they lie, fewer at its end."""
+        file = self.opened()
+        return os.pread(file.number, size, offset)
 
     def header(self, object_id: bytes, offset: int) -> Stored:
         """The record's own description, checked against the id that was asked for."""
         if offset + RECORD.size > self.size_bytes:
             raise self._corrupt(object_id, "the index leads past the end of the pack")
-        return self._described(os.pread(self._file(), RECORD.size, offset), object_id, offset)
+        return self._described(self.read_at(offset, RECORD.size), object_id, offset)
 
     def payload(self, object_id: bytes, place: Place) -> tuple[Stored, memoryview]:
         """A whole record in one read, its checksum verified."""
         offset, stored = place
         if offset + RECORD.size + stored > self.size_bytes:
             raise self._corrupt(object_id, "the index leads past the end of the pack")
-        data = memoryview(os.pread(self._file(), RECORD.size + stored, offset))  # slices of which are no copies
+        data = memoryview(self.read_at(offset, RECORD.size + stored))  # slices of which are no copies
         found = self._described(data[: RECORD.size], object_id, offset)
         if len(data) != RECORD.size + found.stored or zlib.crc32(data[4:]) != found.crc:
             raise self._corrupt(object_id, "its checksum does not match")
@@ -277,8 +318,9 @@ class PackReader:
             found.offset + RECORD.size,
             found.offset + RECORD.size + found.stored,
         )
+        file = self.opened()
         while position < end:
-            chunk = os.pread(self._file(), min(_COPY_BYTES, end - position), position)
+            chunk = os.pread(file.number, min(_COPY_BYTES, end - position), position)
             if not chunk:
                 break
             crc = zlib.crc32(chunk, crc)
@@ -295,11 +337,11 @@ class PackReader:
 
     def verify_frame(self) -> None:
         """Check the pack's header and size alone. Raises CorruptError."""
-        expected = self.size_bytes
-        actual = os.fstat(self._file()).st_size
+        expected, file = self.size_bytes, self.opened()
+        actual = os.fstat(file.number).st_size
         if expected != actual:
             raise CorruptError(f"a pack must have the {expected} bytes its index says, got {actual} ({self.path})")
-        if os.pread(self._file(), PACK_HEADER.size, 0) != PACK_HEADER.pack(PACK_MAGIC, VERSION, 0):
+        if self.read_at(0, PACK_HEADER.size) != PACK_HEADER.pack(PACK_MAGIC, VERSION, 0):
             raise CorruptError(f"a pack must start with {PACK_MAGIC!r} version {VERSION} ({self.path})")
 
     def _described(self, data: bytes | memoryview, object_id: bytes, offset: int) -> Stored:
@@ -310,15 +352,12 @@ class PackReader:
             raise self._corrupt(object_id, "its record is damaged")
         return Stored(found, kind, codec, stored, size, crc, offset)
 
-    def _file(self) -> int:
-        if self._fd < 0:
-            with self._opening:
-                if self._fd < 0:
-                    self._fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
-        return self._fd
-
     def _corrupt(self, object_id: bytes, why: str) -> CorruptError:
         return CorruptError(f"object {object_id.hex()} cannot be read: {why} ({self.path})")
+
+
+def _nothing() -> None:
+    """What a reader has open before it reads."""
 
 
 def _body(found: Stored) -> bytes:

@@ -10,8 +10,10 @@ from dataclasses import dataclass, field
 
 from koguma.images.commits import decode_commit
 from koguma.images.errors import CorruptError, ObjectMissingError
-from koguma.images.objects import COMMIT, TREE, ObjectStore
-from koguma.images.trees import DIRECTORY, FILE, decode, read_root
+from koguma.images.objects import BLOB, COMMIT, STREAM_MIN_BYTES, TREE, ObjectStore
+from koguma.images.trees import DIRECTORY, FILE, TREE_MAGIC, decode, read_root
+
+_COMMIT_START = b'{"author"'
 
 Missing = Callable[[bytes, Exception], None]
 """Told an object that is needed and cannot be read, and why."""
@@ -41,7 +43,7 @@ def mark(
     shallow: frozenset[bytes] = frozenset(),
     missing: Missing,
 ) -> None:
-    """Add all that these commits reach and is not there yet. Parents of `shallow` commits may be absent."""
+    """Add all that these commits reach and is not there yet. Parents of `shallow` commits are not followed."""
     waiting = [commit for commit in commits if commit not in reached.walked]
     while waiting:
         commit_id = waiting.pop()
@@ -55,24 +57,72 @@ def mark(
             continue
         reached.walked.add(commit_id)
         mark_root(store, bytes.fromhex(commit.tree), reached, missing)
-        parents = [bytes.fromhex(parent) for parent in commit.parents]
-        waiting += parents if commit_id not in shallow else [parent for parent in parents if store.readable(parent)]
+        if commit_id not in shallow:
+            waiting += [bytes.fromhex(parent) for parent in commit.parents]
 
 
-def mark_any(store: ObjectStore, object_id: bytes, reached: Reached, shallow: frozenset[bytes]) -> None:
-    """Add an object of whatever kind and all it reaches, as far as it is there; an id of nothing adds nothing."""
+def mark_any(
+    store: ObjectStore,
+    object_id: bytes,
+    reached: Reached,
+    shallow: frozenset[bytes],
+    *,
+    missing: Missing,
+    looked_into_bytes: int = STREAM_MIN_BYTES,
+) -> None:
+    """Add an object of whatever kind and all it reaches; an id of nothing adds nothing.
+
+    A commit or tree may be stored as a file: the first to store an object says its kind. So contents of at most
+    `looked_into_bytes` are looked into, whatever they were stored as. `missing` is told of one that cannot be read.
+    """
     if object_id in reached.walked:
         return
     try:
         found = store.describe(object_id)
     except ObjectMissingError:
         return
-    if found.kind == COMMIT:
-        mark(store, [object_id], reached, shallow=shallow, missing=ignore)
-    elif found.kind == TREE:
-        mark_tree(store, object_id, reached, ignore)  # a root object is a tree of one directory
-    else:
-        reached.ids.add(object_id)
+    reached.ids.add(object_id)
+    if found.kind == BLOB and found.size > looked_into_bytes:
+        return
+    try:
+        content = store.read_part(object_id, found.kind)
+    except (CorruptError, ObjectMissingError) as error:
+        if found.kind != BLOB:
+            missing(object_id, error)
+        return
+    if content.startswith(TREE_MAGIC):
+        mark_tree(store, object_id, reached, missing)  # a root object is a tree of one directory
+    elif found.kind == COMMIT or content.startswith(_COMMIT_START):
+        mark(store, [object_id], reached, shallow=shallow, missing=missing)
+
+
+def not_whole(store: ObjectStore, ids: Iterable[bytes], shallow: frozenset[bytes]) -> set[bytes]:
+    """Of these objects the trees and commits that refer to something that is not stored, or to one of their like."""
+    referred = {item: below for item in ids if (below := _referred(store, item, shallow))}
+    found: set[bytes] = set()
+    while more := {
+        item
+        for item, below in referred.items()
+        if item not in found and any(each in found or not store.contains(each) for each in below)
+    }:
+        found |= more
+    return found
+
+
+def _referred(store: ObjectStore, object_id: bytes, shallow: frozenset[bytes]) -> list[bytes]:
+    """What an object that was stored as a tree or a commit refers to; nothing when it cannot be read."""
+    try:
+        kind = store.describe(object_id).kind
+        if kind == TREE:
+            entries = decode(store.read_part(object_id))
+            return [item.digest for item in entries if item.kind == DIRECTORY or (item.kind == FILE and item.size)]
+        if kind == COMMIT:
+            commit = decode_commit(store.read_part(object_id, COMMIT), object_id.hex())
+            parents = commit.parents if object_id not in shallow else ()
+            return [bytes.fromhex(item) for item in (commit.tree, *parents)]
+    except (CorruptError, ObjectMissingError):
+        pass
+    return []
 
 
 def ignore(_object_id: bytes, _error: Exception) -> None:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, unquote
 
 from koguma.images.commits import is_id
 from koguma.images.condemned import read_condemned
-from koguma.images.errors import CorruptError, RefError
-from koguma.images.refs import NO_COMMIT, RefKind, check_ref_name, head_bytes, parse_log_line
+from koguma.images.errors import CorruptError, RefError, StorageError
+from koguma.images.refs import NO_COMMIT, RefKind, check_ref_name, head_bytes, is_ref_name, parse_log_line
 from koguma.images.repository import Repository
 
 
@@ -25,11 +26,18 @@ class Named:
 
 
 def read_refs(repository: Repository) -> tuple[list[Named], list[str]]:
-    """Every ref that can be read, and what is wrong with refs, logs and HEAD. Holds the lock of the refs meanwhile."""
+    """Every ref that can be read, and what is wrong with refs, logs and HEAD.
+
+    Holds the lock of the refs meanwhile, but for a repository that may only be read: that is looked at as it is.
+    """
     named: list[Named] = []
     problems: list[str] = []
-    with repository.refs.lock():
+    with ExitStack() as stack:
+        with suppress(StorageError):
+            stack.enter_context(repository.refs.lock())
         for folder in sorted(path for path in (repository.path / "refs").rglob("*") if path.is_dir()):
+            if folder.parent.parent == repository.path / "refs":
+                problems.append(f"a ref must be a file, got a directory ({folder})")
             for file in sorted(item for item in folder.iterdir() if item.is_file() and not item.name.startswith(".")):
                 found = _read_ref(repository.path, file, problems)
                 named += [found] if found else []
@@ -105,8 +113,8 @@ def _check_log(log: Path, current: str, place: str) -> Iterator[str]:
 
 
 def _check_lost_refs(path: Path) -> Iterator[str]:
-    """A log that ends with a ref's move while the ref is gone: a removal is logged, too, and a creation that is logged
-    may not have happened."""
+    """A log that ends with a ref's move while the ref is gone: a removal is logged, too, and a creation or a renaming
+    that is logged may not have happened."""
     for kind in RefKind:
         folder = path / "logs" / kind.value
         for log in sorted(folder.iterdir()) if folder.is_dir() else ():
@@ -114,7 +122,7 @@ def _check_lost_refs(path: Path) -> Iterator[str]:
                 continue
             changes = [parse_log_line(line) for line in log.read_bytes().split(b"\n")[:-1]]
             last = changes[-1] if changes else None
-            if last and NO_COMMIT not in (last.old, last.new):
+            if last and NO_COMMIT not in (last.old, last.new) and last.old != last.new:
                 name = unquote(log.name)
                 yield (
                     f"{kind.word} {name} is gone and its log is not, it was at {last.new}; bring it back with:"
@@ -129,5 +137,5 @@ def _check_head(path: Path) -> Iterator[str]:
         yield f"HEAD must be readable: {error.strerror}"
         return
     name = data.partition(b"\n")[0].removeprefix(b"branch ").decode(errors="replace")
-    if data != head_bytes(name):
+    if data != head_bytes(name) or not is_ref_name(name):
         yield f"HEAD must be a branch's name and its checksum, got {data[:120]!r}; koguma image switch BRANCH writes it"

@@ -11,7 +11,7 @@ import os
 import re
 import time
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from enum import Enum
 from pathlib import Path
@@ -29,6 +29,7 @@ NAME_MAX = 100
 _FILE_NAME_MAX = 255
 """Of file systems; a ref is a file whose name is the ref's, with `%2F` for a slash."""
 
+_DAMAGED = "lines of the log were damaged"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+/-]*")
 _CHECKSUM = re.compile(rb"[0-9a-f]{8}\Z")
 _LIKE_AN_ID = re.compile(r"[0-9a-f]{7,64}")
@@ -86,6 +87,13 @@ def check_ref_name(name: str, kind: RefKind = RefKind.BRANCH) -> str:
     return name
 
 
+def is_ref_name(name: str) -> bool:
+    try:
+        return bool(check_ref_name(name))
+    except RefError:
+        return False
+
+
 Permit = Callable[[RefKind, str, str], None]
 
 
@@ -115,7 +123,7 @@ class Refs:
             for top in ("refs", "logs"):
                 (self._repository / top / kind.value).mkdir(parents=True, exist_ok=True)
 
-    def lock(self) -> AbstractContextManager[None]:
+    def lock(self) -> AbstractContextManager[object]:
         return locked(self._repository / "locks" / "refs", timeout_s=60, what="the refs")
 
     def get(self, kind: RefKind, name: str) -> str | None:
@@ -123,9 +131,11 @@ class Refs:
         if not _NAME.fullmatch(name) or len(quote(name, safe="")) > _FILE_NAME_MAX:
             return None
         try:
-            text = self._path(kind, name).read_text(encoding="ascii").strip()
+            text = self._path(kind, name).read_text(encoding="ascii", errors="replace").strip()
         except FileNotFoundError:
             return None
+        except OSError as error:
+            raise RefError(f"a ref must be a file that can be read: {error.strerror} ({kind.word} {name})") from None
         if not is_id(text):
             raise RefError(f"a ref must hold a commit id of 64 hex digits, got {text[:80]!r} ({kind.word} {name})")
         return text
@@ -181,42 +191,79 @@ class Refs:
                 )
             if not self._is_there(new):
                 raise RefError(f"a {kind.word} must name a commit that is stored, got {new} ({kind.word} {name})")
-            self._log(kind, name, old, RefChange(old or NO_COMMIT, new, int(self._now()), author, reason))
+            self._log(kind, name, RefChange(old or NO_COMMIT, new, int(self._now()), author, reason))
             write_atomically(self._path(kind, name), new.encode() + b"\n")
         if self.changed:
             self.changed()
+
+    def require_free(self, name: str) -> None:
+        """Raises RefError when a branch may not have this name: it is refused, or a branch or tag has it."""
+        check_ref_name(name)
+        for kind in (RefKind.BRANCH, RefKind.TAG):
+            if commit := self.get(kind, name):
+                raise RefError(f"a {kind.word} named {name!r} exists already ({commit})")
+
+    def rename(self, old: str, new: str, *, author: str) -> Ref:
+        """Give a branch another name, and HEAD, when it names it, with it.
+
+        First all of the new name is there, then HEAD moves, then the old name goes: after a crash at least one of them
+        leads to the commit, and HEAD to one that does. Raises RefError, and what the repository's policy forbids.
+        """
+        kind = RefKind.BRANCH
+        commit = self.get(kind, old)
+        if commit is None:
+            raise RefError(f"there is no branch named {old!r}; koguma image branch lists them")
+        if self._permit:
+            self._permit(kind, new, commit)
+        with storage_errors(f"renaming branch {old!r}"), self.lock():
+            self._expect(kind, old, commit)
+            self.require_free(new)
+            renamed = RefChange(commit, commit, int(self._now()), author, f"renamed from {old}")
+            log = [*joined(self._read_log(kind, old), commit, renamed.time), renamed]
+            write_atomically(self._log_path(kind, new), b"".join(map(log_line, log)))
+            write_atomically(self._path(kind, new), commit.encode() + b"\n")
+            if self.head() == old:
+                self.set_head(new)
+            self._remove(kind, old, commit, f"renamed to {new}")
+        if self.changed:
+            self.changed()
+        return Ref(new, kind, commit)
 
     def delete(self, kind: RefKind, name: str, *, old: str) -> None:
         """Remove a ref that is `old` now, and its log."""
         with storage_errors(f"removing {kind.word} {name!r}"), self.lock():
             self._expect(kind, name, old)
-            # Otherwise a log that a crash left alone would look like one whose ref was lost.
-            self._log(kind, name, old, RefChange(old, NO_COMMIT, int(self._now()), "-", "removed"))
-            self._path(kind, name).unlink()
-            sync_directory(self._path(kind, name).parent)
-            self._log_path(kind, name).unlink(missing_ok=True)
+            self._remove(kind, name, old, "removed")
         if self.changed:
             self.changed()
 
+    def _remove(self, kind: RefKind, name: str, old: str, reason: str) -> None:
+        # Otherwise a log that a crash left alone would look like one whose ref was lost.
+        self._log(kind, name, RefChange(old, NO_COMMIT, int(self._now()), "-", reason))
+        self._path(kind, name).unlink()
+        sync_directory(self._path(kind, name).parent)
+        self._log_path(kind, name).unlink(missing_ok=True)
+
     def head(self) -> str:
-        """The branch that commands mean when none is named: the one last worked on."""
+        """The branch that commands mean when none is named: the one last worked on; of a damaged HEAD none."""
         try:
-            text = (self._repository / "HEAD").read_text(encoding="utf-8").strip()
+            text = (self._repository / "HEAD").read_text(encoding="utf-8", errors="replace").strip()
         except FileNotFoundError:
             return DEFAULT_BRANCH
         return text.partition("\n")[0].removeprefix("branch ")
 
     def set_head(self, branch: str) -> None:
-        if self.head() != check_ref_name(branch) or not (self._repository / "HEAD").exists():
-            write_atomically(self._repository / "HEAD", head_bytes(branch))
+        path, data = self._repository / "HEAD", head_bytes(check_ref_name(branch))
+        with storage_errors("choosing a branch"):
+            if not path.exists() or path.read_bytes() != data:
+                write_atomically(path, data)
 
     def log(self, kind: RefKind, name: str) -> list[RefChange]:
         """The changes of a ref, newest first."""
         changes = self._read_log(kind, name)
-        current = self.get(kind, name) or NO_COMMIT
-        while changes and changes[-1].new != current:
-            changes.pop()  # written, but the change itself did not happen
-        return changes[::-1]
+        if not changes:
+            return []
+        return joined(changes, self.get(kind, name) or NO_COMMIT, changes[-1].time)[::-1]
 
     def logged_commits(self) -> Iterable[str]:
         """Every commit any log names: what `branch@{n}` may still lead to."""
@@ -234,14 +281,11 @@ class Refs:
             raise RefMovedError(f"there is no {kind.word} named {name!r}")
         raise RefMovedError(f"{kind.word} {name!r} must be at {old[:12]} for this change, it is at {current[:12]} now")
 
-    def _log(self, kind: RefKind, name: str, old: str | None, change: RefChange) -> None:
+    def _log(self, kind: RefKind, name: str, change: RefChange) -> None:
         path = self._log_path(kind, name)
         kept = self._read_log(kind, name)
-        complete = _ends_whole(path, kept) and (not kept or kept[-1].new == (old or NO_COMMIT))
-        if not complete:
-            while kept and kept[-1].new != (old or NO_COMMIT):
-                kept.pop()
-            write_atomically(path, b"".join(map(log_line, kept)))
+        if not _ends_whole(path, kept) or (kept and kept[-1].new != change.old):
+            write_atomically(path, b"".join(map(log_line, joined(kept, change.old, change.time))))
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
         try:
             write_all(descriptor, log_line(change))
@@ -261,6 +305,26 @@ class Refs:
 
     def _log_path(self, kind: RefKind, name: str) -> Path:
         return self._repository / "logs" / kind.value / quote(name, safe="")
+
+
+def joined(changes: Sequence[RefChange], current: str, time: int) -> list[RefChange]:
+    """The changes of a log that lead to `current`, each beginning where the one before it ended.
+
+    A last one that was written and did not happen is left out. Where changes are missing, one of its own says so, at
+    the end with this `time`: what is known of where the ref was is never thrown away.
+    """
+    if changes and changes[-1].new != current and changes[-1].old == current:
+        changes = changes[:-1]
+    found: list[RefChange] = []
+    at = NO_COMMIT
+    for change in changes:
+        if found and change.old != at:
+            found.append(RefChange(at, change.old, change.time, "-", _DAMAGED))
+        found.append(change)
+        at = change.new
+    if at != current:
+        found.append(RefChange(at, current, time, "-", _DAMAGED if current != NO_COMMIT else "the ref was lost"))
+    return found
 
 
 def log_line(change: RefChange) -> bytes:

@@ -9,12 +9,14 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Container, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from koguma.images.errors import ImageError
+from koguma.images.condemned import condemned_names
+from koguma.images.errors import CorruptError, ImageError
 from koguma.images.objects import PACK_MAX_BYTES, STREAM_MIN_BYTES, ObjectStore
 from koguma.images.packfiles import remove_packs
+from koguma.images.packindex import Place
 from koguma.images.packs import PackReader, PackWriter
 
 SMALL_PACK_BYTES = 32 * 1024 * 1024
@@ -70,11 +72,13 @@ def merge_count(sizes: Sequence[int], budget_bytes: int) -> int:
 def copy_objects(store: ObjectStore, sources: Sequence[PackReader], keep: Container[bytes] | None = None) -> list[str]:
     """Copy the objects of packs (those in `keep`, if given) to new packs; returns their names.
 
-    The new packs are as old as the youngest source: gc must not take merged objects for new ones.
+    The new packs are as old as the youngest source: gc must not take merged objects for new ones. Of an object that is
+    damaged there, a sound copy in another pack is taken. Raises CorruptError when there is none.
     """
     written_at = max(pack.path.stat().st_mtime for pack in sources)
     copied: set[bytes] = set()
     made: list[str] = []
+    taken = condemned_names(store.directory)
     writer: PackWriter | None = None
     try:
         for pack, object_id, place in _in_order(sources):
@@ -83,15 +87,16 @@ def copy_objects(store: ObjectStore, sources: Sequence[PackReader], keep: Contai
             copied.add(object_id)
             if writer is None:
                 writer = PackWriter(store.directory)
-            if place[1] < STREAM_MIN_BYTES:
-                writer.append_record(object_id, pack.record(object_id, place))
-            else:
-                writer.append_record_pieces(object_id, place[1], pack.record_pieces(pack.header(object_id, place[0])))
+            try:
+                _copy(writer, pack, object_id, place)
+            except CorruptError:
+                if not _copy_another(store, writer, pack, object_id):
+                    raise
             if writer.size_bytes >= PACK_MAX_BYTES:
-                made += _finished(writer, written_at)
+                made += _finished(writer, written_at, taken)
                 writer = None
         if writer is not None:
-            made += _finished(writer, written_at)
+            made += _finished(writer, written_at, taken)
     finally:
         if writer is not None:
             writer.abandon()
@@ -117,13 +122,30 @@ def _lock(store: ObjectStore) -> Path:
     return store.lock.with_name("gc")
 
 
-def _in_order(sources: Sequence[PackReader]) -> Iterator[tuple[PackReader, bytes, tuple[int, int]]]:
+def _in_order(sources: Sequence[PackReader]) -> Iterator[tuple[PackReader, bytes, Place]]:
     """Objects in the order they lie in, so that a disk reads ahead."""
     for pack in sources:
         for object_id, place in sorted(pack.places().items(), key=lambda item: item[1]):
             yield pack, object_id, place
 
 
-def _finished(writer: PackWriter, written_at: float) -> list[str]:
-    name = writer.finish(written_at)
+def _copy(writer: PackWriter, pack: PackReader, object_id: bytes, place: Place) -> None:
+    if place[1] < STREAM_MIN_BYTES:
+        writer.append_record(object_id, pack.record(object_id, place))
+    else:
+        writer.append_record_pieces(object_id, place[1], pack.record_pieces(pack.header(object_id, place[0])))
+
+
+def _copy_another(store: ObjectStore, writer: PackWriter, damaged: PackReader, object_id: bytes) -> bool:
+    """Copy the record of another pack; whether there was a sound one."""
+    for pack in (*store.packs(), *store.condemned()):
+        if pack is not damaged and (place := pack.find(object_id)):
+            with suppress(CorruptError):
+                _copy(writer, pack, object_id, place)
+                return True
+    return False
+
+
+def _finished(writer: PackWriter, written_at: float, taken: Container[str]) -> list[str]:
+    name = writer.finish(written_at, taken)
     return [name] if name else []

@@ -1,8 +1,9 @@
 """Repairs what `fsck` finds: indexes from packs, objects from another repository, artifacts from commits.
 
 Steps of `repair`:
-1. give packs without a usable index one made from their records;
-2. copy packs with damaged records without them, and set the damaged packs aside, under `damaged/`;
+1. give packs without a usable index one made from their records, but for garbage that refers to what is gone;
+2. copy packs with damaged records without them, and set the damaged packs aside, under `damaged/`; forget the stat
+   caches: the next commit of a directory reads its files, and so brings back what was lost of them;
 3. ask the source for every object that is needed and gone, until nothing more is found missing: a tree that came back
    may name files that are gone, too; a pack set aside goes when nothing that was damaged in it is missing any more;
 4. mend logs and HEAD, remove damaged boot artifacts and make them again.
@@ -12,24 +13,28 @@ Every object is verified before it is stored; a source that lies restores nothin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
 from koguma.errors import KogumaError
 from koguma.images.bootcheck import check_artifacts
+from koguma.images.commits import is_id
 from koguma.images.errors import ImageError
 from koguma.images.files import remove_tree, storage_errors, write_atomically
 from koguma.images.fsck import Report, find_damage, fsck, verify_packs
 from koguma.images.objects import STREAM_MIN_BYTES, ObjectWriter, prepare_hashed
 from koguma.images.packcheck import PackFindings
 from koguma.images.packfiles import INDEX_SUFFIX, remove_packs, restore_index
+from koguma.images.packindex import Place
 from koguma.images.packs import PackReader
+from koguma.images.reachable import Reached, ignore, mark, not_whole
 from koguma.images.refcheck import read_refs
-from koguma.images.refs import NO_COMMIT, RefChange, RefKind, head_bytes, log_line, parse_log_line
+from koguma.images.refs import DEFAULT_BRANCH, RefKind, head_bytes, is_ref_name, joined, log_line, parse_log_line
 from koguma.images.repack import copy_objects, repacking
 from koguma.images.repository import Repository
+from koguma.images.roots import read_shallow
 from koguma.images.sources import ObjectSource, SourcedObject
 
 DAMAGED_FOLDER = "damaged"
@@ -59,12 +64,13 @@ def repair(
         if not alone:
             raise ImageError(f"a repair needs the packs for itself, gc is at work; try again later ({repository.path})")
         findings = verify_packs(repository, progress)
-        for pack, places in findings.rebuilt.items():
-            restore_index(pack, places)
-        repository.objects.forget(path.stem for path in findings.rebuilt)
+        _restore_indexes(repository, findings.rebuilt)
         aside = [_set_aside(repository, path, damaged) for path, damaged in sorted(findings.damaged_in.items())]
         restored = _restore_objects(repository, source, say) if source else 0
-        _let_go(repository, aside, findings, say)
+        needed = _needed(repository)
+        _let_go(repository, aside, needed, findings, say)
+        if aside or needed:
+            _forget_stat_caches(repository)
     _mend_logs(repository)
     _mend_head(repository)
     damaged, label_problems = check_artifacts(repository.path)
@@ -73,6 +79,36 @@ def repair(
     if damaged or label_problems:
         repository.update_labels()
     return Repaired(restored, len(findings.rebuilt), len({item.folder for item in damaged}), fsck(repository))
+
+
+def _restore_indexes(repository: Repository, rebuilt: Mapping[Path, Mapping[bytes, Place]]) -> None:
+    """Index packs by their records.
+
+    Those that gc left out of the index come back with that. The trees among them may refer to what gc removed, and
+    whoever finds a tree counts on all below it: they are left out again, unless a ref needs them as they are.
+    """
+    if not rebuilt:
+        return
+    store = repository.objects
+    for pack, places in rebuilt.items():
+        restore_index(pack, places)
+    store.forget(path.stem for path in rebuilt)
+    shallow = read_shallow(repository.path)
+    lacking = not_whole(store, {item for places in rebuilt.values() for item in places}, shallow)
+    if not lacking:
+        return
+    refs, _ = read_refs(repository)
+    reached = Reached()
+    mark(store, [named.commit for named in refs], reached, shallow=shallow, missing=ignore)
+    for pack, places in rebuilt.items():
+        if left_out := lacking & places.keys() - reached.walked:
+            restore_index(pack, {item: place for item, place in places.items() if item not in left_out})
+    store.forget(path.stem for path in rebuilt)
+
+
+def _forget_stat_caches(repository: Repository) -> None:
+    for path in (repository.path / "cache" / "stat").glob("*"):
+        path.unlink(missing_ok=True)
 
 
 def _set_aside(repository: Repository, path: Path, damaged: set[bytes]) -> Path:
@@ -128,10 +164,20 @@ def _chained(first: list[bytes], rest: Iterable[bytes]) -> Iterable[bytes]:
     yield from rest
 
 
-def _let_go(repository: Repository, aside: list[Path], findings: PackFindings, say: Callable[[str], None]) -> None:
-    """Remove the packs set aside of which nothing is needed any more."""
+def _needed(repository: Repository) -> set[bytes]:
+    """Objects that the refs need and that are gone."""
     refs, _ = read_refs(repository)
-    needed = {item.object for item in find_damage(repository, refs)}
+    return {item.object for item in find_damage(repository, refs)}
+
+
+def _let_go(
+    repository: Repository,
+    aside: list[Path],
+    needed: set[bytes],
+    findings: PackFindings,
+    say: Callable[[str], None],
+) -> None:
+    """Remove the packs set aside of which nothing is needed any more."""
     for kept in aside:
         lost = needed & findings.damaged_in[repository.objects.directory / kept.name]
         if lost:
@@ -152,27 +198,26 @@ def _mend_logs(repository: Repository) -> None:
 
 def _mend_log(log: Path, ref: Path) -> None:
     data = log.read_bytes() if log.exists() else b""
-    current, before = ref.read_text(errors="replace").strip(), NO_COMMIT
-    kept: list[RefChange] = []
-    for change in filter(None, [parse_log_line(line) for line in data.split(b"\n")]):
-        if kept and change.old != before:
-            kept.append(RefChange(before, change.old, change.time, "-", "lines of the log were damaged"))
-        kept.append(change)
-        before = change.new
-    if current not in [change.new for change in kept[-2:]]:
-        kept.append(RefChange(before, current, int(ref.stat().st_mtime), "-", "lines of the log were damaged"))
-    mended = b"".join(map(log_line, kept))
+    current = ref.read_text(errors="replace").strip()
+    if not is_id(current):
+        return
+    changes = [change for line in data.split(b"\n") if (change := parse_log_line(line))]
+    mended = b"".join(map(log_line, joined(changes, current, int(ref.stat().st_mtime))))
     if mended != data:
         log.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(log, mended)
 
 
 def _mend_head(repository: Repository) -> None:
-    """Write HEAD again; when it names no branch, the default or else the first branch takes its place."""
+    """Write HEAD again; when it names no branch, the default or else the first branch takes its place.
+
+    Where there is no branch yet, what it names may be one to come, if it can be one.
+    """
     named = repository.refs.head()
-    branches = [ref.name for ref in repository.refs.all() if ref.kind is RefKind.BRANCH]
-    if branches and named not in branches:
-        named = "main" if "main" in branches else branches[0]
+    word = f"{RefKind.BRANCH.word} "
+    branches = [ref.place.removeprefix(word) for ref in read_refs(repository)[0] if ref.place.startswith(word)]
+    if named not in branches and (branches or not is_ref_name(named)):
+        named = DEFAULT_BRANCH if DEFAULT_BRANCH in branches or not branches else branches[0]
     path = repository.path / "HEAD"
     if not path.exists() or path.read_bytes() != head_bytes(named):
         write_atomically(path, head_bytes(named))

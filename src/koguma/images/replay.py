@@ -13,12 +13,11 @@ from dataclasses import replace
 from koguma.images.commits import Commit
 from koguma.images.edit import commit_session
 from koguma.images.errors import EditError, MergeError
-from koguma.images.files import remove_tree
 from koguma.images.merge import Outcome, Result, Sides, combine, unedited_head
 from koguma.images.refs import RefKind
 from koguma.images.repository import Repository, default_author
 from koguma.images.revisions import split_range
-from koguma.images.sessions import CHERRY_PICK, REVERT, Operation, Session, alone, folder_of, pending
+from koguma.images.sessions import CHERRY_PICK, REVERT, Operation, Session, alone, end, pending
 
 Say = Callable[[str], None]
 
@@ -86,7 +85,7 @@ def go_on(
         operation, session = _interrupted(repository, kind, branch)
         outcomes = []
         if skip:
-            remove_tree(folder_of(repository, branch))
+            end(repository, branch)
         else:
             done = commit_session(repository, branch, session, message)
             outcomes.append(Outcome(Result.COMMITTED if done.created else Result.UNCHANGED, done.commit))
@@ -112,7 +111,7 @@ def abort(repository: Repository, kind: str, branch: str | None = None) -> Commi
                 author=default_author(),
                 reason=f"{kind}: aborted",
             )
-        remove_tree(folder_of(repository, branch))
+        end(repository, branch)
         return repository.commit(operation.start or session.base)
 
 

@@ -353,9 +353,25 @@ class Repository:
         )
         return Ref(name, RefKind.BRANCH, commit.id)
 
+    def rename_branch(self, old: str, new: str) -> Ref:
+        """Give a branch another name; its log goes with it, and HEAD when it is that branch.
+
+        Raises RefError when the new name is refused or taken, EditError when an edit of the branch is pending.
+        """
+        from koguma.images.sessions import require_none_pending  # noqa: PLC0415 - see the module's docstring
+
+        self.refs.require_free(new)
+        with require_none_pending(self, old), require_none_pending(self, new):
+            return self.refs.rename(old, new, author=default_author())
+
     def remove(self, name: str) -> Ref:
-        """Remove a branch or tag. Its commits stay until gc."""
+        """Remove a branch or tag, but not the branch that HEAD is. Its commits stay until gc."""
         ref = self._ref(name)
+        if ref.kind is RefKind.BRANCH and ref.name == self.refs.head():
+            raise RefError(
+                f"HEAD is branch {ref.name!r}, which may not be removed; choose another first:"
+                " koguma image switch BRANCH"
+            )
         self.refs.delete(ref.kind, ref.name, old=ref.commit)
         return ref
 

@@ -18,7 +18,7 @@ from koguma.images.commits import Commit, is_id
 from koguma.images.errors import RevisionError
 from koguma.images.history import ancestors, merge_bases
 from koguma.images.objects import COMMIT, ObjectStore
-from koguma.images.refs import RefChange, RefKind, Refs
+from koguma.images.refs import NO_COMMIT, RefChange, RefKind, Refs
 
 _STEP = re.compile(r"~(\d*)|\^(\d*)")
 _HEX = re.compile(r"[0-9a-f]{4,64}")
@@ -166,17 +166,23 @@ def _logged(name: str, wanted: str, text: str, refs: Refs) -> str:
             raise RevisionError(
                 f"the log of {name!r} has {len(changes)} entries, got @{{{number}}}; see: koguma image reflog {name}"
             )
-        return changes[number].new
+        return _there(changes[number], text)
     from koguma.images.dates import parse_time  # noqa: PLC0415 - most expressions hold no time
 
     moment = parse_time(wanted, time.time())
     for change in changes:
         if change.time <= moment:
-            return change.new
+            return _there(change, text)
     first = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(changes[-1].time))
     raise RevisionError(
         f"the log of {name!r} goes back to {first}, {text!r} is before that; see: koguma image reflog {name}"
     )
+
+
+def _there(change: RefChange, text: str) -> str:
+    if change.new == NO_COMMIT:
+        raise RevisionError(f"a revision must lead to a commit, at {text!r} there was none: {change.reason}")
+    return change.new
 
 
 def _by_message(text: str, refs: Refs, read: CommitOf) -> str:

@@ -1,7 +1,7 @@
 """What keeps commits: every place of a repository that names one.
 
-gc keeps what `roots` gives, whoever wrote it down: it reads names as texts and understands none of them, so that a
-place it has never heard of costs space and never a commit.
+gc keeps what `roots` gives, whoever wrote it down: but for refs, which must be right, it reads names as texts and
+understands none of them, so that a place it has never heard of costs space and never a commit.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from koguma.images.commits import is_id
+from koguma.images.errors import CorruptError
 
 if TYPE_CHECKING:
     from koguma.images.repository import Repository
@@ -39,9 +40,9 @@ class Roots:
 
 
 def roots(repository: Repository, *, reflog_keep_s: float = REFLOG_KEEP_S) -> Roots:
-    """Everything that refers to commits now."""
+    """Everything that refers to commits now. Raises CorruptError for a ref that cannot be read."""
     path = repository.path
-    refs = frozenset(_ids(file for file in _files(path / "refs")))
+    refs = frozenset(_refs(path / "refs"))
     others = {item for file in _files(path / "logs") for item in _logged(file, time.time() - reflog_keep_s)}
     others.update(_ids(file for file in path.iterdir() if file.is_file()))
     for pattern in _STATE_FOLDERS:
@@ -59,6 +60,22 @@ def _files(folder: Path) -> Iterator[Path]:
     return (file for file in folder.rglob("*") if not file.name.startswith("."))
 
 
+def _refs(folder: Path) -> Iterator[bytes]:
+    for file in _files(folder):
+        if file.is_dir():
+            continue
+        try:
+            data = file.read_bytes()
+        except FileNotFoundError:
+            if file.is_symlink():
+                raise
+            continue  # it was removed since it was listed
+        text = data[:-1].decode(errors="replace")
+        if not is_id(text) or data[-1:] != b"\n":
+            raise CorruptError(f"a ref must hold an id of 64 hex digits and a line's end, got {data[:80]!r} ({file})")
+        yield bytes.fromhex(text)
+
+
 def _ids(files: Iterator[Path] | list[Path]) -> Iterator[bytes]:
     for file in files:
         if file.is_file() and not file.is_symlink() and file.stat().st_size <= _TEXT_MAX_BYTES:
@@ -66,11 +83,16 @@ def _ids(files: Iterator[Path] | list[Path]) -> Iterator[bytes]:
 
 
 def _logged(log: Path, since: float) -> Iterator[bytes]:
-    """The ids in a log's lines that are young enough; a line without a time counts."""
+    """The ids in a log's lines that are young enough; a line without a time counts.
+
+    Where the last line leads counts whatever its age: its ref may be lost, and the log is what brings it back.
+    """
     if not log.is_file():
         return
-    for line in log.read_bytes().split(b"\n"):
+    lines = [line for line in log.read_bytes().split(b"\n") if line]
+    for number, line in enumerate(lines, 1):
         words = line.split(b"\t")[0].split(b" ")
+        found = _ID.findall(line)
         if len(words) == 3 and words[2].isdigit() and int(words[2]) < since:
-            continue
-        yield from (bytes.fromhex(found.decode()) for found in _ID.findall(line))
+            found = found[1:2] if number == len(lines) else []
+        yield from (bytes.fromhex(item.decode()) for item in found)

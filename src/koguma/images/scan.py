@@ -15,15 +15,25 @@ import os
 import stat
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from koguma.images.errors import TreeError
+from koguma.images.files import storage_errors
 from koguma.images.hashing import FileHasher
 from koguma.images.inodes import compiled_stems, entry_of, kept_mtime_ns
 from koguma.images.lookahead import Lookahead
+from koguma.images.mounts import mounts_below, read_mounts
 from koguma.images.objects import TREE, ObjectStore, ObjectWriter
-from koguma.images.statcache import RECENT_NS, SIGNATURE, UNTRUSTED, CachedDirectory, StatCache
+from koguma.images.statcache import (
+    RECENT_NS,
+    SIGNATURE,
+    UNTRUSTED,
+    WHOLE_NS,
+    CachedDirectory,
+    StatCache,
+    has_ctimes,
+)
 from koguma.images.trees import DEPTH_MAX, DIRECTORY, EMPTY_DIGEST, FILE, Entry, decode, encode, encode_root, link_id
 
 _FRAMES_MAX = 2 * DEPTH_MAX + 500
@@ -74,7 +84,7 @@ def scan(
 
     `remember` keeps the stat cache for the next time; a tree that will not be there again needs none. `progress` is
     told the bytes read. Raises TreeError for sockets, files that vanish and mounts inside the tree; with
-    `one_file_system` a mount is an empty directory.
+    `one_file_system` a mount is an empty directory, or an empty file where no directory is mounted.
     """
     top = os.fsencode(root)
     try:
@@ -83,17 +93,53 @@ def scan(
         raise TreeError(f"a tree to commit must be a directory: {error.strerror} ({root})") from None
     if not stat.S_ISDIR(status.st_mode):
         raise TreeError(f"a tree to commit must be a directory, got something else ({root})")
-    cache = StatCache.load(cache_folder, root.resolve(), status.st_dev, keep_times=keep_times)
+    with storage_errors("a tree to commit"):
+        mounts = read_mounts()
+        mounted = _mounted_inside(root, mounts_below(root, mounts), one_file_system=one_file_system)
+        telling = has_ctimes(top, mounts)
+    cache = StatCache.load(cache_folder, root.resolve(), status.st_dev, keep_times=keep_times) if telling else None
+    known = cache.directories if cache else {}
     with FileHasher(writer, progress) as hasher, _walking():
-        walk = _Walk(top, status.st_dev, store, hasher, cache, keep_times=keep_times, one_file_system=one_file_system)
+        walk = _Walk(
+            top,
+            status.st_dev,
+            store,
+            hasher,
+            known,
+            mounted,
+            keep_times=keep_times,
+            one_file_system=one_file_system,
+        )
         tree, attributes = walk.tree(), entry_of(top, b"", status, status.st_mtime_ns if keep_times else None)
         hasher.finish()
         walk.settle()
         found: dict[bytes, CachedDirectory] = {}
         tree_id = writer.add(TREE, encode_root(attributes._replace(digest=_store(tree, store, writer, found))))
-    if remember and found != cache.directories:
+    if cache and remember and found != known:
         cache.save(found)
     return tree_id
+
+
+def _mounted_inside(root: Path, points: list[bytes], *, one_file_system: bool) -> dict[bytes, set[bytes]]:
+    """The names in directories of the tree where something is mounted, by the directories' paths."""
+    top = os.fsencode(root.resolve()).rstrip(b"/")
+    found: dict[bytes, set[bytes]] = {}
+    for point in points:
+        path = point[len(top) + 1 :]
+        if not path:
+            continue  # the tree itself is one
+        if not one_file_system:
+            raise _mount_inside(point)
+        folder, _, name = path.rpartition(b"/")
+        found.setdefault(folder, set()).add(name)
+    return found
+
+
+def _mount_inside(place: bytes) -> TreeError:
+    return TreeError(
+        f"a tree to commit may not have mounts inside, got {os.fsdecode(place)!r}; unmount it first, or take"
+        " it as an empty directory with: koguma image import --one-file-system"
+    )
 
 
 class _walking:  # noqa: N801 - used like a function
@@ -118,7 +164,8 @@ class _Walk:
         device: int,
         store: ObjectStore,
         hasher: FileHasher,
-        cache: StatCache,
+        cached: dict[bytes, CachedDirectory],
+        mounted: dict[bytes, set[bytes]],
         *,
         keep_times: bool,
         one_file_system: bool,
@@ -127,11 +174,12 @@ class _Walk:
         self._device = device
         self._store = store
         self._hasher = hasher
-        self._cached = cache.directories
+        self._cached = cached
+        self._mounted = mounted
         self._keep_times = keep_times
         self._one_file_system = one_file_system
         self._recent_ns = time.time_ns() - RECENT_NS
-        self._links: dict[int, _Links] = {}
+        self._links: dict[tuple[int, int], _Links] = {}
         self._hashed: list[tuple[_Folder, bytes, bytes, int]] = []
 
     def tree(self) -> _Folder:
@@ -148,19 +196,16 @@ class _Walk:
             return _Folder(path, cached.signature, cached, folders)
         absolute = _joined(self._top, path)
         found, linked = self._list(absolute)
-        signature, trusted = self._signature(found)
+        mounted = self._mounted.get(path, set())
+        signature, trusted = self._signature(found, mounted)
         folder = _Folder(path, signature, cached, {})
         for name, status in found:
             if stat.S_ISDIR(status.st_mode):
-                if status.st_dev != self._device and self._one_file_system:
+                if name in mounted or (status.st_dev != self._device and self._one_file_system):
                     folder.folders[name] = _Folder(_joined(path, name), _NO_NAMES, None, {})
                     continue
                 if status.st_dev != self._device:
-                    place = os.fsdecode(absolute + b"/" + name)
-                    raise TreeError(
-                        f"a tree to commit may not have mounts inside, got {place!r}; unmount it first, or take"
-                        " it as an empty directory with: koguma image import --one-file-system"
-                    )
+                    raise _mount_inside(absolute + b"/" + name)
                 folder.folders[name] = self._folder(_joined(path, name), depth + 1)
         same = cached is not None and trusted and cached.signature == signature
         if linked or not same or cached is None or not self._store.contains(cached.tree):
@@ -169,6 +214,8 @@ class _Walk:
 
     def _is_as_cached(self, path: bytes) -> bool:
         """Whether a directory is as it was, with nothing in it that the whole tree must be known for."""
+        if path in self._mounted:
+            return False
         try:
             found, linked = self._list(_joined(self._top, path))
         except TreeError:
@@ -189,14 +236,16 @@ class _Walk:
         linked = any(status.st_nlink > 1 and not stat.S_ISDIR(status.st_mode) for _, status in found)
         return found, linked
 
-    def _signature(self, found: list[tuple[bytes, os.stat_result]]) -> tuple[bytes, bool]:
-        """The directory's signature, and whether every file in it is old enough for the signature to be trusted."""
+    def _signature(
+        self, found: list[tuple[bytes, os.stat_result]], mounted: Collection[bytes] = ()
+    ) -> tuple[bytes, bool]:
+        """The directory's signature, and whether the time of every file in it tells that it is as it was."""
         recent, pack = self._recent_ns, SIGNATURE.pack
         packed = [
-            pack(status.st_ino, status.st_ctime_ns, status.st_size, status.st_mode)
-            if status.st_ctime_ns < recent
+            pack(status.st_ino, ctime, status.st_size, status.st_mode)
+            if (ctime := status.st_ctime_ns) < recent and ctime % WHOLE_NS and name not in mounted
             else UNTRUSTED
-            for _, status in found
+            for name, status in found
         ]
         return b"\0".join([name for name, _ in found]) + b"\0\0" + b"".join(packed), UNTRUSTED not in packed
 
@@ -208,16 +257,20 @@ class _Walk:
         signatures = CachedDirectory(b"", folder.signature).by_name()
         pycache = folder.folders.get(b"__pycache__")
         compiled = compiled_stems(_names(pycache.signature)) if pycache else ()
+        mounted = self._mounted.get(folder.path, ())
         for name, status in found:
             mtime_ns = kept_mtime_ns(name, status, compiled, keep_times=self._keep_times)
             old = before.get(name)
             signature = signatures[name]
+            if name in mounted and not stat.S_ISDIR(status.st_mode):
+                entries[name] = _covered(name, status, mtime_ns)
+                continue
             if old and signature != UNTRUSTED and old[1] == signature and old[0].mtime_ns == mtime_ns:
                 entries[name] = old[0]
             else:
                 entries[name] = self._new_entry(folder, name, status, absolute + b"/" + name, mtime_ns)
             if status.st_nlink > 1 and not stat.S_ISDIR(status.st_mode):
-                self._links.setdefault(status.st_ino, _Links()).names.append((folder, name))
+                self._links.setdefault((status.st_dev, status.st_ino), _Links()).names.append((folder, name))
         folder.entries = entries
         return entries
 
@@ -240,7 +293,7 @@ class _Walk:
         if entry.size == 0:
             return entry._replace(digest=EMPTY_DIGEST)
         if status.st_nlink > 1:
-            links = self._links.setdefault(status.st_ino, _Links())
+            links = self._links.setdefault((status.st_dev, status.st_ino), _Links())
             if links.hashing:
                 return entry  # its group gets the first name's digest when the walk is over
             links.hashing = True
@@ -266,6 +319,12 @@ class _Walk:
             )
             for _, name, entries in members:
                 entries[name] = entries[name]._replace(link=link, digest=first.digest, size=first.size)
+
+
+def _covered(name: bytes, status: os.stat_result, mtime_ns: int | None) -> Entry:
+    """What stands for a file, or whatever is no directory, that another one is mounted over."""
+    mode = status.st_mode & 0o7777
+    return Entry(name, FILE, mode, status.st_uid, status.st_gid, digest=EMPTY_DIGEST, mtime_ns=mtime_ns)
 
 
 def _joined(folder: bytes, name: bytes) -> bytes:

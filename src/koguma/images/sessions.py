@@ -1,7 +1,7 @@
 """Pending edits on a disk: which commit each lies over, what was begun on it, and what is still to be decided.
 
 Owns `edit/` of a repository but for the layers in it, which are `edit`'s and `upperlayer`'s (drawn in FORMAT.md).
-A session begins when session.json is there and ends when its folder goes; it is written last and read first.
+A session begins when session.json is there and ends when that goes: it is written last, read first and removed first.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 from koguma.images.checkout import apply_attributes
-from koguma.images.errors import EditError, ImageError
+from koguma.images.errors import EditError, ImageError, StorageError
 from koguma.images.files import locked, remove_tree, write_atomically
 from koguma.images.merging.conflicts import Conflict
 from koguma.images.refs import RefKind
@@ -24,6 +24,9 @@ from koguma.images.repository import Repository
 from koguma.images.trees import Entry
 
 MERGE, CHERRY_PICK, REVERT = "merge", "cherry-pick", "revert"
+_SESSION = "session.json"
+_held: dict[Path, int] = {}
+"""The descriptors of the locks that this process holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,20 +72,47 @@ def folder_of(repository: Repository, branch: str) -> Path:
 
 def pending_edits(repository: Repository) -> list[str]:
     """The branches that have one."""
-    return sorted(unquote(path.parent.name) for path in (repository.path / "edit").glob("*/session.json"))
+    return sorted(unquote(path.parent.name) for path in (repository.path / "edit").glob(f"*/{_SESSION}"))
 
 
 @contextmanager
 def alone(repository: Repository, branch: str) -> Iterator[None]:
     """One process at a time works on a branch's edit; a second one is told at once instead of waiting for a shell."""
-    lock = repository.path / "locks" / f"edit-{quote(branch, safe='')}"
+    lock = _lock_of(repository, branch)
     try:
-        with locked(lock, timeout_s=0, what=f"the edit of branch {branch!r}"):
-            yield
+        with locked(lock, timeout_s=0, what=f"the edit of branch {branch!r}") as descriptor:
+            _held[lock] = descriptor
+            try:
+                yield
+            finally:
+                del _held[lock]
     except ImageError as error:
-        if str(lock) in str(error):
+        if str(lock) in str(error) and not isinstance(error, StorageError):
             raise EditError(f"an edit of branch {branch!r} is open in another process; leave it first") from None
         raise
+
+
+def lock_held(repository: Repository, branch: str) -> int:
+    """The descriptor of the lock, for whoever works `alone` on the branch: processes that inherit it keep others away
+    for as long as they live, whatever becomes of this one."""
+    return _held[_lock_of(repository, branch)]
+
+
+def _lock_of(repository: Repository, branch: str) -> Path:
+    return repository.path / "locks" / f"edit-{quote(branch, safe='')}"
+
+
+@contextmanager
+def require_none_pending(repository: Repository, branch: str) -> Iterator[None]:
+    """Keep edits of a branch from beginning. Raises EditError when one is pending."""
+    with alone(repository, branch):
+        session = read_session(repository, branch)
+        if session is not None and not is_over(repository, branch, session):
+            raise EditError(
+                f"a branch must have no pending edit to be renamed, {branch!r} has one; commit it, or discard it with:"
+                f" koguma image edit {branch} --discard"
+            )
+        yield
 
 
 def head_of(repository: Repository, branch: str) -> str:
@@ -97,7 +127,7 @@ def read_session(repository: Repository, branch: str) -> Session | None:
     """The session as it is written down, nothing cleared away. Raises EditError when it cannot be read."""
     folder = folder_of(repository, branch)
     try:
-        return _from_json(json.loads((folder / "session.json").read_bytes()))
+        return _from_json(json.loads((folder / _SESSION).read_bytes()))
     except FileNotFoundError:
         return None
     except (ValueError, TypeError, KeyError, AttributeError) as error:
@@ -113,7 +143,7 @@ def pending(repository: Repository, branch: str) -> Session | None:
     if session is None:
         return None
     if is_over(repository, branch, session):
-        remove_tree(folder_of(repository, branch))
+        end(repository, branch)
         return None
     head = repository.refs.get(RefKind.BRANCH, branch)
     if session.base != head:
@@ -140,8 +170,8 @@ def begin(repository: Repository, branch: str, session: Session) -> Session:
 
 def prepare(repository: Repository, branch: str, root: Entry) -> Path:
     """An empty upper layer for a session that is written down when the layer is complete; returns the layer."""
+    end(repository, branch)
     folder = folder_of(repository, branch)
-    remove_tree(folder)
     folder.mkdir(mode=0o700)
     for name in ("upper", "work", "mnt"):
         (folder / name).mkdir()
@@ -149,11 +179,16 @@ def prepare(repository: Repository, branch: str, root: Entry) -> Path:
     return folder / "upper"
 
 
+def end(repository: Repository, branch: str) -> None:
+    """Remove a session and its changes; killed half-way it leaves a folder that is no session any more."""
+    remove_tree(folder_of(repository, branch), first=_SESSION)
+
+
 def write_session(repository: Repository, branch: str, session: Session) -> None:
     document = asdict(session)
     if session.operation is None:
         del document["operation"]
-    write_atomically(folder_of(repository, branch) / "session.json", json.dumps(document).encode())
+    write_atomically(folder_of(repository, branch) / _SESSION, json.dumps(document).encode())
 
 
 def read_conflicts(repository: Repository, branch: str) -> list[Conflict]:

@@ -2,7 +2,8 @@
 
 It is only ever a shortcut: deleting it costs time, never correctness. One file per committed directory and way of
 keeping times, drawn in FORMAT.md. A directory's signature holds, for each name in it, inode number,
-ctime, size and mode. The ctime changes whenever content or any attribute does and cannot be set by a program.
+ctime, size and mode. The ctime changes whenever content or any attribute does and cannot be set by a program, where
+the file system keeps one (`has_ctimes`).
 """
 
 from __future__ import annotations
@@ -17,11 +18,18 @@ from typing import NamedTuple
 import zstandard
 
 from koguma.images.files import make_private_directory, write_all
+from koguma.images.mounts import Mounts, mount_of
 
 MAGIC = b"KOGUSTAT"
 VERSION = 2
 RECENT_NS = 100_000_000
 """Files changed this shortly before the walk are not trusted: a later change could bear the same ctime."""
+WHOLE_NS = 10**9
+"""Nor are files whose ctime has whole seconds: where no parts of them are kept all changes of a second bear the same,
+and who makes an image gives every file the same."""
+_WITH_CTIMES = ("bcachefs", "btrfs", "ext2", "ext3", "ext4", "f2fs", "tmpfs", "xfs", "zfs")
+"""Local file systems of Linux that say when a file changed. Those that are left out make a ctime up (squashfs, erofs,
+iso9660: the same for every image, with the same inode numbers; vfat), or say what a server says (nfs, 9p, FUSE)."""
 
 SIGNATURE = struct.Struct("<QqQI")
 """Inode number, ctime in nanoseconds, size, mode."""
@@ -29,6 +37,21 @@ UNTRUSTED = SIGNATURE.pack(0, 0, 0, 0)
 
 _HEADER = struct.Struct("<8sI32s")
 _RECORD = struct.Struct("<II32s")
+
+
+def has_ctimes(path: bytes, mounts: Mounts) -> bool:
+    """Whether the file system of a directory tells by the ctime that a file changed.
+
+    An overlay does when its layers do. Those that cannot be seen from here, as in a container, count as such: of what
+    is likely to be one and keeps none, squashfs and tars that are served, the times are whole seconds.
+    """
+    mount = mounts.get(mount_of(path))
+    if mount is None:
+        return False
+    if mount.kind == "overlay":
+        seen = [layer for layer in mount.layers() if layer.startswith(b"/") and os.path.isdir(layer)]  # noqa: PTH112
+        return all(has_ctimes(layer, mounts) for layer in seen)
+    return mount.kind in _WITH_CTIMES
 
 
 class CachedDirectory(NamedTuple):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
+from koguma.images.aid import copied_up
 from koguma.images.commits import Commit
 from koguma.images.diff import Diff, diff_trees
 from koguma.images.draft import Folder, store_root
@@ -81,10 +82,10 @@ def _changes(repository: Repository, branch: str, session: Session, *, is_open: 
     """What a commit of the edit would change, found without storing anything."""
     base = repository.root(repository.commit(session.base))
     scratch = ScratchWriter(repository.objects)
-    draft = Folder(base, scratch.read)
+    draft, folder = Folder(base, scratch.read), folder_of(repository, branch)
     try:
         with ScratchHasher(scratch) as hasher:
-            apply_upper(os.fsencode(folder_of(repository, branch) / "upper"), draft, hasher)
+            apply_upper(os.fsencode(folder / "upper"), draft, hasher, left_out=copied_up(folder))
         return diff_trees(scratch.read, base, read_root(scratch.read, store_root(draft, scratch)))
     except (ImageError, OSError):
         if is_open:

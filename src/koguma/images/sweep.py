@@ -29,10 +29,18 @@ class Swept:
     size_bytes: int
 
 
-def sweep(repository: Repository, kept: Container[bytes], grace_s: float, *, dry_run: bool = False) -> Swept:
-    """Remove what is older than the grace period; `kept` are the objects that stay."""
+def sweep(
+    repository: Repository,
+    kept: Container[bytes],
+    trees: Container[bytes],
+    grace_s: float,
+    *,
+    dry_run: bool = False,
+) -> Swept:
+    """Remove what is older than the grace period; `kept` are the objects that stay, `trees` those that stay as trees,
+    with all that is in them."""
     removed, total = [], 0
-    for path in _sweepable(repository, kept, time.time() - grace_s):
+    for path in _sweepable(repository, kept, trees, time.time() - grace_s):
         try:
             total += size_of(path)
         except FileNotFoundError:
@@ -51,12 +59,14 @@ def size_of(path: Path) -> int:
     return sum(size_of(below) for below in path.iterdir())
 
 
-def _sweepable(repository: Repository, kept: Container[bytes], before: float) -> Iterator[Path]:
+def _sweepable(
+    repository: Repository, kept: Container[bytes], trees: Container[bytes], before: float
+) -> Iterator[Path]:
     path, cache = repository.path, repository.path / "cache"
     scratch_before = min(before, time.time() - _SCRATCH_MIN_AGE_S)
     yield from (file for file in _listed(cache / "images") if _mtime(file) < scratch_before and not _is_in_use(file))
     yield from (file for file in _listed(cache / "unbootable") if not _names_kept(file, kept))
-    yield from (file for file in _listed(cache / "stat") if _is_stale(file, kept))
+    yield from (file for file in _listed(cache / "stat") if _is_stale(file, trees))
     for slot in cache.glob("apt/*/*"):
         yield from _unused_apt_cache(slot, before)
     yield from (item for item in _listed(path / "tmp") if _mtime(item) < scratch_before)
@@ -71,10 +81,10 @@ def _is_in_use(kept: Path) -> bool:
         return False
 
 
-def _is_stale(stat_cache: Path, kept: Container[bytes]) -> bool:
+def _is_stale(stat_cache: Path, trees: Container[bytes]) -> bool:
     """Whether nobody uses a stat cache, or it vouches for directories that are gone."""
     old = _mtime(stat_cache) < time.time() - _STAT_CACHE_AGE_S
-    return old or any(tree not in kept for tree in cached_trees(stat_cache))
+    return old or any(tree not in trees for tree in cached_trees(stat_cache))
 
 
 def _unfinished_files(path: Path, before: float) -> Iterator[Path]:

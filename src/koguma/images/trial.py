@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from koguma.images.aid import prepare_aid
 from koguma.images.checkout import apply_attributes
 from koguma.images.commits import Commit
-from koguma.images.edit import prepare_aid, run_in
+from koguma.images.edit import run_in
 from koguma.images.errors import EditError
 from koguma.images.files import remove_tree
 from koguma.images.repository import Repository

@@ -200,7 +200,7 @@ class Crashes:
 
         def update(repository: Repository) -> None:
             found = repository.refs.find(name)
-            if what == "remove" and found:
+            if what == "remove" and found and name != repository.refs.head():
                 repository.remove(name)
             elif what == "move" and found and found.kind is RefKind.BRANCH:
                 history = list(repository.log(name))

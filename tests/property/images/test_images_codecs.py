@@ -26,6 +26,7 @@ from koguma.images.trees import (
     FILE,
     LINK_BYTES,
     NAME_MAX_BYTES,
+    OVERLAY_XATTRS,
     SYMLINK,
     Entry,
     decode,
@@ -39,6 +40,7 @@ names = st.binary(min_size=1, max_size=NAME_MAX_BYTES).map(lambda raw: raw.repla
 names = names.filter(lambda name: name not in (b".", b".."))
 numbers = st.integers(0, 2**32 - 1)
 xattr_names = st.binary(min_size=1, max_size=40).filter(lambda name: b"\0" not in name)
+xattr_names = xattr_names.filter(lambda name: not name.startswith(OVERLAY_XATTRS))  # which no tree has
 
 
 @st.composite

@@ -146,7 +146,7 @@ def _apply(
         contents[made.commit.id] = content
     elif operation == "branch" and second in names and first not in names:
         repository.create_branch(str(first), str(second))
-    elif operation == "remove" and first in names:
+    elif operation == "remove" and first in names and first != repository.refs.head():
         repository.remove(str(first))
     elif operation == "move" and first in names:
         history = list(repository.log(str(first)))

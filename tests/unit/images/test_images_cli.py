@@ -46,6 +46,7 @@ def test_a_day_with_the_command_line(image: Image, tmp_path: Path) -> None:
     image("checkout", "compute", str(tmp_path / "out"))
     assert (tmp_path / "out" / "etc" / "motd").read_text() == "hello"
     assert "0 problems" in image("fsck").stdout
+    image("switch", "compute")
     assert image("rm", "next").stdout.startswith("branch next was ")
 
 

@@ -112,6 +112,16 @@ def test_several_names_are_removed_or_none(say: Said, repository: Repository) ->
     assert [ref.name for ref in repository.refs.all()] == ["c", "main"]
 
 
+def test_a_branch_is_renamed_and_head_s_is_not_removed(say: Said, repository: Repository) -> None:
+    at = repository.resolve("main").id
+
+    assert say("branch", "-m", "compute") == (0, f"{at}\n", "")
+    assert say("branch", "--show-current")[1] == "compute\n"
+    assert "commit: first" in say("reflog", "compute")[1]
+    assert "koguma image switch" in say("branch", "-d", "compute")[2]
+    assert repository.resolve("compute").id == at
+
+
 def test_branches_are_listed_as_git_lists_them(say: Said, repository: Repository) -> None:
     repository.create_branch("old", "HEAD~1")
 

@@ -17,6 +17,7 @@ def test_bytes_of_refs_add_up_to_all_bytes(repository: Repository, tmp_path: Pat
     repository.create_branch("gone")
     make_tree(tree, {"e": os.urandom(2000)})
     repository.commit_tree(tree, "gone", "third")
+    repository.refs.set_head("main")
     repository.remove("gone")
 
     found = usage(repository)

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from koguma.images.errors import StorageError
-from koguma.images.files import mounts_below, remove_tree
+from koguma.images.files import remove_tree
+from koguma.images.mounts import mounts_below
 from tests.unit.images.making import make_repository
 
 
@@ -27,7 +28,7 @@ def test_a_directory_with_a_mount_in_it_is_not_removed(tmp_path: Path) -> None:
     (precious / "file").touch()
     subprocess.run(["mount", "--bind", precious, point], check=True)
     try:
-        assert mounts_below(tree) == [str(point)]
+        assert mounts_below(tree) == [os.fsencode(point)]
         with pytest.raises(StorageError, match="must hold no mount"):
             remove_tree(tree)
         assert (precious / "file").exists()

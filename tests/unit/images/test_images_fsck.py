@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -73,6 +75,41 @@ def test_a_tree_that_lies_about_a_size_is_found(repository: Repository) -> None:
 
     assert f"must have the 3 bytes its tree says, object {content.hex()} has 5" in problem
     assert "/liar in commit" in problem
+
+
+def test_a_repository_that_may_only_be_read_is_checked(filled: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
+    really_open = os.open
+
+    def read_only(path: Path, flags: int, *arguments: int) -> int:
+        if flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
+            raise OSError(errno.EROFS, "Read-only file system", str(path))
+        return really_open(path, flags, *arguments)
+
+    monkeypatch.setattr(os, "open", read_only)
+
+    assert fsck(filled).problems == ()
+
+
+def test_a_directory_among_the_refs_is_found(filled: Repository) -> None:
+    (filled.path / "refs/heads/folder").mkdir()
+
+    (problem,) = fsck(filled).problems
+    assert problem.startswith("a ref must be a file, got a directory")
+
+
+def test_damage_is_found_however_deep_it_lies(repository: Repository) -> None:
+    with repository.objects.writing() as writer:
+        tree = encode([Entry(b"lost", FILE, 0o644, 0, 0, 3, b"\1" * 32)])
+        for _ in range(1015):
+            tree = encode([Entry(b"d", DIRECTORY, 0o755, 0, 0, digest=writer.add(TREE, tree))])
+        root = writer.add(TREE, encode_root(Entry(b"", DIRECTORY, 0o755, 0, 0, digest=writer.add(TREE, tree))))
+        commit = writer.add(COMMIT, Commit(root.hex(), (), "me", 1, "deep").to_bytes())
+        writer.finish()
+        repository.refs.update(RefKind.BRANCH, "main", commit.hex(), old=None, author="me", reason="test")
+
+    (damage,) = fsck(repository).damage
+
+    assert damage.affects.paths == ["/" + "d/" * 1015 + "lost"]
 
 
 def test_a_lost_pack_is_reported_with_what_it_affects(filled: Repository) -> None:

@@ -3,6 +3,8 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -12,12 +14,15 @@ from koguma.images.condemned import Stage, read_condemned, write_condemned
 from koguma.images.errors import CorruptError, ImageError, ObjectMissingError, RefError
 from koguma.images.fsck import fsck
 from koguma.images.gc import collect
-from koguma.images.objects import BLOB, TREE
+from koguma.images.objects import BLOB, TREE, ObjectStore, prepare
+from koguma.images.packfiles import remove_packs
+from koguma.images.packs import PackReader
+from koguma.images.pins import pin
 from koguma.images.refs import RefKind
-from koguma.images.repack import repacking
+from koguma.images.repack import copy_objects, repacking
 from koguma.images.repository import Repository
 from koguma.images.trees import FILE, Entry, encode, lookup
-from tests.unit.images.making import make_repository, make_tree
+from tests.unit.images.making import let_age, make_repository, make_tree
 
 
 def _commit(repository: Repository, tmp_path: Path, files: dict[str, str | bytes], branch: str = "main") -> str:
@@ -39,6 +44,7 @@ def test_what_no_ref_reaches_is_removed_and_what_a_ref_reaches_stays(repository:
     _commit(repository, tmp_path, {"a": "1" * 100, "d/b": "2" * 100})
     lost = _commit(repository, tmp_path, {"a": "1" * 100, "e/c": os.urandom(5000)}, "other")
     kept = repository.resolve("main")
+    repository.refs.set_head("main")
     repository.remove("other")
 
     done = collect(repository, grace_s=0)
@@ -83,6 +89,121 @@ def test_a_file_with_the_bytes_of_a_tree_does_not_hide_what_the_tree_needs(
     assert _sound(repository)
 
 
+@pytest.mark.parametrize("damaged", [b"\xf3", b"g", b""], ids=["no text", "no digit", "empty"])
+def test_gc_refuses_a_ref_it_cannot_read_because_what_it_kept_would_go(
+    repository: Repository, tmp_path: Path, damaged: bytes
+) -> None:
+    release = _commit(repository, tmp_path, {"a": "1"}, "release")
+    _commit(repository, tmp_path, {"a": "2"})
+    ref = repository.path / "refs/heads/release"
+    ref.write_bytes(damaged + ref.read_bytes()[1:] if damaged else b"")
+
+    with pytest.raises(CorruptError, match=r"a ref must hold an id of 64 hex digits .*refs/heads/release"):
+        collect(repository, grace_s=0, reflog_keep_s=-10)
+
+    assert repository.objects.readable(bytes.fromhex(release))
+
+
+def test_the_last_line_of_a_log_keeps_its_commit_however_old_for_its_ref_may_be_lost(
+    repository: Repository, tmp_path: Path
+) -> None:
+    first = _commit(repository, tmp_path, {"a": "1"}, "release")
+    second = _commit(repository, tmp_path, {"a": "2"}, "release")
+    repository.move_branch("release", first)
+    (repository.path / "refs/heads/release").unlink()
+
+    collect(repository, grace_s=0, reflog_keep_s=-10)
+
+    assert repository.objects.contains(bytes.fromhex(first)), "fsck says how to bring the branch back"
+    assert not repository.objects.readable(bytes.fromhex(second))
+
+
+def _flip(pack: PackReader, object_id: bytes) -> None:
+    place = pack.find(object_id)
+    assert place
+    data = bytearray(pack.path.read_bytes())
+    data[place[0] + 60] ^= 1
+    pack.path.write_bytes(data)
+
+
+@pytest.mark.parametrize("pinned", [True, False], ids=["pinned", "young"])
+def test_a_commit_whose_bytes_were_a_file_before_is_kept_with_all_it_reaches(
+    repository: Repository, tmp_path: Path, pinned: bool
+) -> None:
+    elsewhere = make_repository(tmp_path / "elsewhere")
+    commit = elsewhere.commit(_commit(elsewhere, tmp_path, {"d/a": "1" * 100}))
+    _commit(repository, tmp_path, {"its bytes": elsewhere.objects.read(bytes.fromhex(commit.id))})
+    new = repository.objects.packs()
+    with repository.objects.writing() as writer:
+        for pack in elsewhere.objects.packs():
+            for item in pack.ids():
+                if writer.claim(item):
+                    found = elsewhere.objects.describe(item)
+                    writer.append([prepare(found.kind, elsewhere.objects.read(item))])
+    for pack in repository.objects.packs():
+        if pinned or pack not in new:
+            os.utime(pack.path, (1, 1))
+    if pinned:
+        pin(repository.path, commit.id, "it")
+
+    collect(repository, grace_s=5000)
+
+    repository.refs.update(RefKind.BRANCH, "theirs", commit.id, old=None, author="me", reason="test")
+    assert _sound(repository)
+
+
+def test_a_stat_cache_does_not_vouch_for_a_tree_that_stays_only_as_a_file(
+    repository: Repository, tmp_path: Path
+) -> None:
+    tree = make_tree(tmp_path / "tree", {"a": "1" * 100})
+    let_age()
+    commit = repository.commit_tree(tree, "other", "a tree without directories").commit
+    _commit(repository, tmp_path, {"copy": repository.objects.read(repository.root(commit).digest)})
+    repository.refs.set_head("main")
+    repository.remove("other")
+
+    collect(repository, grace_s=0)
+    repository.commit_tree(tree, "other", "again")
+
+    assert _sound(repository)
+
+
+def test_gc_goes_by_the_sound_copy_of_what_is_damaged_in_another_pack(repository: Repository, tmp_path: Path) -> None:
+    commit = repository.commit(_commit(repository, tmp_path, {"d/a": os.urandom(5000)}))
+    (pack,) = repository.objects.packs()
+    copied = [bytes.fromhex(commit.id), bytes.fromhex(commit.tree), repository.root(commit).digest]
+    with repository.objects.writing() as writer:
+        writer.append([prepare(TREE, repository.objects.read(item)) for item in copied])
+    repository.refs.delete(RefKind.BRANCH, "main", old=commit.id)
+    pin(repository.path, commit.id, "kept")
+    for item in copied:
+        _flip(pack, item)
+
+    with Repository.open(repository.path) as damaged:
+        collect(damaged, grace_s=0)
+        damaged.refs.update(RefKind.BRANCH, "main", commit.id, old=None, author="me", reason="test")
+        damaged.checkout("main", tmp_path / "out")
+        assert not any(item.lost for item in fsck(damaged).damage)
+        made = copy_objects(damaged.objects, [item for item in damaged.objects.packs() if item.name == pack.name])
+        remove_packs(damaged.objects.directory, {pack.name} - {*made})
+    assert _sound(repository), "a copy of the damaged pack has the sound records"
+
+
+def test_gc_stops_when_a_tree_that_only_a_log_keeps_is_damaged(repository: Repository, tmp_path: Path) -> None:
+    commit = repository.commit(_commit(repository, tmp_path, {"d/a": "1" * 100}))
+    folder, file = (lookup(repository.objects.read, repository.root(commit), path) for path in (b"d", b"d/a"))
+    assert folder
+    assert file
+    repository.refs.delete(RefKind.BRANCH, "main", old=commit.id)
+    pin(repository.path, commit.id, "kept")
+    (pack,) = repository.objects.packs()
+    _flip(pack, folder.digest)
+
+    with Repository.open(repository.path) as damaged, pytest.raises(CorruptError, match=folder.digest.hex()):
+        collect(damaged, grace_s=0)
+    assert Repository.open(repository.path).objects.contains(file.digest), "whoever mends the tree finds it"
+
+
 def test_merged_packs_are_as_old_as_their_youngest_part(repository: Repository) -> None:
     lost = _garbage(repository, b"first" * 100), _garbage(repository, b"second" * 100)
     for age, pack in zip((20_000, 10_000), repository.objects.packs(), strict=True):
@@ -103,6 +224,7 @@ def test_logs_pending_edits_and_state_of_other_operations_keep_commits(repositor
     edited = _commit(repository, tmp_path, {"a": "3"}, "edited")
     bisected = _commit(repository, tmp_path, {"a": "4"}, "bisected")
     fetched = _commit(repository, tmp_path, {"a": "5"}, "fetched")
+    repository.refs.set_head("main")
     for branch in ("edited", "bisected", "fetched"):
         repository.remove(branch)
     for place, text in {
@@ -198,6 +320,85 @@ def test_a_tree_written_without_a_ref_beside_gc_keeps_what_is_below_it(
     assert repository.objects.contains(lost), "whoever finds the tree counts on the file"
 
 
+def test_a_gc_killed_before_it_turned_the_page_removes_nothing_under_a_writer_that_began_before(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    def killed(_lock: Path) -> None:
+        raise Killed
+
+    monkeypatch.setattr(gc_module, "_WAIT_S", 0.05)
+    content = b"found by a writer that began before gc" * 10
+    lost = _garbage(repository, content)
+    with Repository.open(repository.path) as old, old.objects.writing() as writer:
+        assert not writer.claim(lost), "the writer finds it and does not store it again"
+        with monkeypatch.context() as patch:
+            patch.setattr(gc_module, "turn_page", killed)
+            with pytest.raises(Killed):
+                collect(repository, grace_s=0)
+        with pytest.raises(ImageError, match="waits for a writer"):
+            collect(repository, grace_s=0)
+        tree = writer.add(TREE, encode([Entry(b"a", FILE, 0o644, 0, 0, len(content), lost)]))
+        root = writer.add(TREE, encode([Entry(b"", ord("d"), 0o755, 0, 0, 0, tree)]))
+        commit = old.add_commit(writer, root, [], "counts on it")
+        writer.finish()
+        old.publish(commit, "main", None)
+
+    collect(repository, grace_s=0)
+
+    assert repository.objects.read(lost) == content
+    assert _sound(repository)
+
+
+def test_a_pardoned_pack_keeps_what_its_garbage_needs(
+    repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gc_module, "_MERGED_BYTES", 0)
+    monkeypatch.setattr(gc_module, "_WAIT_S", 0.05)
+    file = _garbage(repository, b"below a tree of another pack" * 10)
+    with repository.objects.writing() as writer:
+        wanted = writer.add(BLOB, b"found by a writer" * 10)
+        tree = writer.add(TREE, encode([Entry(b"a", FILE, 0o644, 0, 0, 280, file)]))
+    with Repository.open(repository.path) as old, old.objects.writing() as writer:
+        assert not writer.claim(wanted)
+        assert collect(repository, grace_s=0).waiting == 2
+        (repository.path / "keeps").write_text(wanted.hex())
+    gc_module._Collection(repository, repository.objects, 0, 0, print)._finish_earlier()
+
+    assert repository.objects.contains(wanted)
+    assert repository.objects.contains(tree), "the pack came back as it was"
+    assert repository.objects.contains(file), "whoever finds the tree counts on the file"
+
+
+def test_the_last_look_at_the_refs_reads_no_object_again(
+    repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _commit(repository, tmp_path, {f"f{number}": os.urandom(50) for number in range(20)})
+    _garbage(repository)
+    looked_at: list[bytes] = []
+
+    def noting(look: Callable[[ObjectStore, bytes], object]) -> Callable[[ObjectStore, bytes], object]:
+        def noted(store: ObjectStore, object_id: bytes) -> object:
+            looked_at.append(object_id)
+            return look(store, object_id)
+
+        return noted
+
+    @contextmanager
+    def lock() -> Iterator[None]:
+        with monkeypatch.context() as patch:
+            for name in ("describe", "read"):
+                patch.setattr(ObjectStore, name, noting(getattr(ObjectStore, name)))
+            yield
+
+    monkeypatch.setattr(repository.refs, "lock", lock)
+
+    assert collect(repository, grace_s=0).objects == 1
+    assert looked_at == [], "writers wait for the lock"
+
+
 def test_a_removal_that_was_cut_short_is_finished_by_the_next_run(repository: Repository, tmp_path: Path) -> None:
     kept = _commit(repository, tmp_path, {"a": "1"})
     lost = _garbage(repository)
@@ -246,6 +447,7 @@ def test_only_one_gc_runs_at_a_time(repository: Repository) -> None:
 def test_a_ref_cannot_name_a_commit_that_gc_removed(repository: Repository, tmp_path: Path) -> None:
     _commit(repository, tmp_path, {"a": "1"})
     lost = _commit(repository, tmp_path, {"a": "2"}, "other")
+    repository.refs.set_head("main")
     repository.remove("other")
     with Repository.open(repository.path) as slow:
         commit = slow.resolve(lost)
@@ -305,6 +507,20 @@ def test_sweeping_removes_what_is_old_and_unused_and_leaves_the_rest(repository:
     assert not any((repository.path / name).exists() for name in done.swept.paths)
 
 
+def test_a_merged_pack_never_has_the_name_of_one_that_is_being_removed(repository: Repository) -> None:
+    store = repository.objects
+    with store.writing() as writer:
+        both = [writer.add(BLOB, content) for content in (b"first" * 9, b"second" * 9)]
+    (going,) = store.packs()
+    write_condemned(store.directory, Stage.WAITING, [going.name])
+    for content in (b"first" * 9, b"second" * 9):
+        with store.writing() as writer:
+            writer.add(BLOB, content)
+    made = copy_objects(store, sorted(store.packs(), key=lambda pack: not pack.find(both[0])))
+
+    assert going.name not in made, "it would go with the other"
+
+
 def test_a_commit_a_day_for_months_leaves_a_handful_of_packs(tmp_path: Path) -> None:
     repository = make_repository(tmp_path / "repository")
     tree = make_tree(tmp_path / "tree", {"a": "start"})
@@ -321,6 +537,7 @@ def test_a_stat_cache_that_vouches_for_trees_that_are_gone_goes_too(repository: 
     kept, lost = make_tree(tmp_path / "kept", {"a": "1"}), make_tree(tmp_path / "lost", {"d/a": "2"})
     repository.commit_tree(kept, "main", "kept")
     repository.commit_tree(lost, "other", "lost")
+    repository.refs.set_head("main")
     repository.remove("other")
     assert len(list((repository.path / "cache/stat").iterdir())) == 2
 

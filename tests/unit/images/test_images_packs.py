@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
+from koguma.images import packs
 from koguma.images.condemned import Stage, write_condemned
 from koguma.images.errors import CorruptError, ImageError, ObjectMissingError
 from koguma.images.objects import BLOB, STREAM_MIN_BYTES, ObjectStore
+from koguma.images.packcheck import check_packs
 from koguma.images.packs import PackReader
 from koguma.images.repack import SMALL_PACKS_MAX, merge_count
 
@@ -192,3 +195,40 @@ def test_ids_are_found_by_even_and_odd_numbers_of_digits(store: ObjectStore) -> 
     assert wanted in store.ids_with_prefix(wanted.hex()[:6])
     assert wanted in store.ids_with_prefix(wanted.hex()[:7])
     assert store.ids_with_prefix("0" * 64) == set()
+
+
+def test_many_packs_need_few_descriptors(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    def descriptors() -> int:
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    monkeypatch.setattr("koguma.images.repack.SMALL_PACKS_MAX", 200)
+    monkeypatch.setattr(packs, "_kept_open", deque(maxlen=3))
+    contents = [b"%d" % number * 100 for number in range(12)]
+    for content in contents:
+        with store.writing() as writer:
+            writer.add(BLOB, content)
+    before = descriptors()
+
+    many = ObjectStore(store.directory, store.lock)
+    assert descriptors() == before, "an index is read, not held"
+    assert [many.read(sha256(content).digest()) for content in contents] == contents
+    assert descriptors() == before + 3
+    assert check_packs(many.packs()).problems == []
+    many.close()
+    assert descriptors() == before
+
+
+def test_whoever_holds_a_pack_reads_it_to_its_end(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packs, "_kept_open", deque(maxlen=1))
+    for content in CONTENTS[1:3]:
+        with store.writing() as writer:
+            writer.add(BLOB, content)
+    reader, other = store.packs()
+    held = reader.opened()
+    reader.path.unlink()
+    other.read_at(0, 1)
+
+    assert reader.read_at(0, 8) == packs.PACK_MAGIC
+    del held
+    with pytest.raises(FileNotFoundError):
+        reader.read_at(0, 8)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,7 +9,9 @@ import pytest
 
 from koguma.contracts.errors import BackendUnreachable
 from koguma.contracts.objects import FakeObjects
+from koguma.images import gc
 from koguma.images.fsck import fsck
+from koguma.images.objects import BLOB, TREE
 from koguma.images.packs import PackReader
 from koguma.images.repair import repair
 from koguma.images.repository import Repository
@@ -16,8 +19,8 @@ from koguma.images.sources import LocalSource, SourcedObject
 from koguma.images.transfer import pushing, source
 from koguma.images.transfer.pushing import push
 from koguma.images.transfer.remotes import Remote
-from koguma.images.trees import lookup
-from tests.unit.images.making import listing, make_bootable_tree, make_repository, make_tree
+from koguma.images.trees import DIRECTORY, FILE, Entry, encode, lookup
+from tests.unit.images.making import let_age, listing, make_bootable_tree, make_repository, make_tree
 from tests.unit.images.sites import AT_ONCE
 
 
@@ -155,6 +158,43 @@ def test_an_index_is_made_again_from_its_pack(pair: tuple[Repository, Path], way
     assert index.read_bytes() == original
 
 
+def test_an_index_that_is_made_again_brings_no_garbage_back_whose_files_gc_removed(
+    pair: tuple[Repository, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository, _ = pair
+    monkeypatch.setattr(gc, "_MERGED_BYTES", 1000)
+    with repository.objects.writing() as writer:
+        file = writer.add(BLOB, b"gc removes it")
+    with repository.objects.writing() as writer:
+        kept = writer.add(BLOB, os.urandom(5000))
+        tree = writer.add(TREE, encode([Entry(b"a", FILE, 0o644, 0, 0, 13, file)]))
+        above = writer.add(TREE, encode([Entry(b"d", DIRECTORY, 0o755, 0, 0, digest=tree)]))
+        (repository.path / "keeps").write_text(kept.hex())
+    gc.collect(repository, grace_s=0)
+    (pack,) = [item for item in repository.objects.packs() if item.find(kept)]
+    pack.index_path.unlink()
+
+    with Repository.open(repository.path) as damaged:
+        assert repair(damaged).after.problems == ()
+        assert damaged.objects.contains(kept)
+        assert not any(map(damaged.objects.contains, (file, tree, above)))
+
+
+def test_a_commit_of_the_intact_directory_brings_back_what_a_repair_could_not(
+    pair: tuple[Repository, Path], tmp_path: Path
+) -> None:
+    repository, _ = pair
+    let_age()
+    repository.commit_tree(tmp_path / "tree", "main", "unchanged, and old enough for the stat cache")
+    _damage(repository, b"d/e/b")
+    with Repository.open(repository.path) as damaged:
+        assert repair(damaged).after.damage
+        damaged.commit_tree(tmp_path / "tree", "main", "again")
+
+    with Repository.open(repository.path) as again:
+        assert fsck(again).problems == ()
+
+
 def test_logs_and_head_are_mended_and_say_so(pair: tuple[Repository, Path]) -> None:
     repository, _ = pair
     log = repository.path / "logs/heads/main"
@@ -167,6 +207,19 @@ def test_logs_and_head_are_mended_and_say_so(pair: tuple[Repository, Path]) -> N
         assert done.after.problems == ()
         assert damaged.refs.head() == "main"
         assert damaged.reflog("main")[0].new == damaged.resolve("main").id
+
+
+@pytest.mark.parametrize("head", [b"branch ma\xe9n\n00000000\n", b"\xff"])
+def test_a_head_that_is_no_text_is_mended_beside_a_damaged_ref(pair: tuple[Repository, Path], head: bytes) -> None:
+    repository, _ = pair
+    (repository.path / "HEAD").write_bytes(head)
+    (repository.path / "refs/heads/odd").write_bytes(b"\xe9" * 64 + b"\n")
+
+    after = repair(repository).after
+
+    assert repository.refs.head() == "main"
+    assert len(after.problems) == 1
+    assert "branch odd" in after.problems[0]
 
 
 def test_a_damaged_boot_artifact_names_its_labels_and_is_made_again(tmp_path: Path) -> None:

@@ -26,6 +26,16 @@ def forked(repository: Repository) -> Repository:
     return repository
 
 
+def test_a_revision_of_when_a_branch_was_lost_leads_to_no_commit(forked: Repository) -> None:
+    moved = forked.move_branch("side", "main").commit
+    (forked.path / "refs/heads/side").unlink()
+    forked.create_branch("side", moved)
+
+    assert [forked.resolve(f"side@{{{number}}}").subject for number in (0, 2, 3)] == ["m", "m", "d"]
+    with pytest.raises(RevisionError, match=r"at 'side@\{1\}' there was none: the ref was lost"):
+        forked.resolve("side@{1}")
+
+
 @pytest.mark.parametrize(
     ("expression", "subject"),
     [

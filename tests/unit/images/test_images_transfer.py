@@ -245,11 +245,60 @@ def test_gc_after_a_shallow_pull_takes_nothing_that_is_needed(
     from koguma.images.gc import collect
 
     copy, _ = clone(site.url, tmp_path / "copy", depth=1)
-    copy.remove("main")  # the remote's branch keeps the commit
+    copy.refs.delete(RefKind.BRANCH, "main", old=copy.resolve("main").id)  # the remote's branch keeps the commit
     collect(copy, grace_s=0, reflog_keep_s=0)
     copy.checkout("origin/main", tmp_path / "out")
     assert listing(tmp_path / "out") == listing(tree)
     assert fsck(copy).problems == ()
+
+
+def test_a_file_with_the_bytes_of_the_parent_that_was_left_out_is_no_parent(
+    origin: Repository, site: Site, tmp_path: Path, tree: Path
+) -> None:
+    from koguma.images.gc import collect
+
+    copy, _ = clone(site.url, tmp_path / "copy", depth=1)
+    boundary = read_shallow(copy.path)
+    parent = origin.resolve("main~1").id
+    (tree / "parent").write_bytes(origin.objects.read(bytes.fromhex(parent)))
+    here = copy.commit_tree(tree, "main", "its bytes").commit.id
+    commit(origin, tree, "third")
+    push(origin, remote_of(origin), ["main"])
+    fetch(copy, remote_of(copy, "origin"), depth=1)
+
+    assert read_shallow(copy.path) >= boundary
+    assert [item.id for item in copy.log("main")] == [here, *boundary]
+    collect(copy, grace_s=0)
+    assert fsck(copy).problems == ()
+
+
+def test_a_pack_that_arrives_while_its_like_is_being_removed_gets_another_name(
+    repository: Repository, tmp_path: Path, tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from koguma.images import gc
+
+    first = repository.commit_tree(tree, "main", "first").commit.id
+    (tree / "etc/motd").unlink()
+    second = repository.commit_tree(tree, "main", "second").commit.id
+    copy = make_repository(tmp_path / "copy")
+    origin = add_remote(copy.path, "origin", str(repository.path))
+    fetch(copy, origin)
+    copy.create_tag("v0", first)
+    copy.refs.delete(RefKind.REMOTE, "origin/main", old=second)
+    with monkeypatch.context() as patch:
+        patch.setattr(gc, "remove_packs", _killed)
+        with pytest.raises(KeyboardInterrupt):
+            gc.collect(copy, grace_s=0)
+    (tree / "etc/motd").write_text("third")
+    repository.commit_tree(tree, "main", "third")
+    fetch(copy, origin)
+    gc.collect(copy, grace_s=0)
+
+    assert fsck(copy).problems == ()
+
+
+def _killed(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def test_what_a_shallow_clone_left_out_can_be_brought(origin: Repository, site: Site, tmp_path: Path) -> None:
@@ -424,6 +473,7 @@ def test_what_gc_took_during_a_fetch_is_brought_after_all(
 ) -> None:
     copy = make_repository(tmp_path / "copy")
     copy.commit_tree(tree, "scratch", "the same files")
+    copy.refs.set_head("main")
     copy.remove("scratch")
     add_remote(copy.path, "site", site.url)
     from koguma.images.transfer import downloading

@@ -33,6 +33,7 @@ def branch(
     ] = None,
     force: Annotated[bool, typer.Option("--force", "-f", help="Move a branch that exists.")] = False,
     delete: Annotated[bool, typer.Option("--delete", "-d", "-D", help="Remove branches; as `rm` does.")] = False,
+    move: Annotated[bool, typer.Option("--move", "-m", help="Rename: OLD NEW, or HEAD's to NEW.")] = False,
     remotes: Annotated[bool, typer.Option("--all", "-a", help="List where branches of remotes are, too.")] = False,
     remotes_only: Annotated[bool, typer.Option("--remotes", "-r", help="List only those of remotes.")] = False,
     contains: Annotated[str | None, typer.Option("--contains", help="List those whose history has this.")] = None,
@@ -49,6 +50,8 @@ def branch(
         print(repository.refs.head())
     elif delete:
         _remove(repository, "branch", words, json=json)
+    elif move:
+        _rename(repository, words)
     else:
         _at_most_two(words)
         shown = naming.Shown(remotes=remotes or remotes_only, own=not remotes_only, contains=contains)
@@ -154,6 +157,14 @@ def _remove(repository: Repository, kind: str, names: list[str], *, json: bool) 
         print_json([{"name": ref.name, "commit": ref.commit} for ref in gone])
     for ref in gone if not json else ():
         _say_removed(repository, ref)
+    update_labels(repository)
+
+
+def _rename(repository: Repository, words: list[str]) -> None:
+    if not 1 <= len(words) <= 2:
+        raise UsageFault("a branch is renamed by: koguma image branch -m [OLD] NEW")
+    old, new = words if len(words) == 2 else (repository.refs.head(), words[0])
+    print(repository.rename_branch(old, new).commit)
     update_labels(repository)
 
 

@@ -77,7 +77,8 @@ def export(
 
         lost = attributes_lost(repository.objects, repository.root(found))
         if lost:
-            say(f"squashfs cannot hold POSIX ACLs, {len(lost)} paths are without ({printable(lost[0])} …); erofs can")
+            without = f"{len(lost)} paths are without ({printable(lost[0])} …)"
+            say(f"squashfs cannot hold ACLs and other attributes of the system, {without}; erofs can")
     if str(output) != "-":
         print(output)
 

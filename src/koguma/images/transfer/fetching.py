@@ -295,11 +295,11 @@ class _Fetch:
                 for part in downloads.parts:
                     part.publish(whole={*plan.parts, *plan.present})
                 store.refresh()
-                if not all(store.contains(item) for item in plan.present if not downloads.arrived(item)):
+                if not all(store.contains(item) for item in (*plan.present, *plan.parts, *plan.files)):
                     return False
                 plan.require_sizes(lambda item: store.describe(item).size)
                 self._note_signatures()
-                self._note_shallow(plan.boundary)
+                self._note_shallow(plan.boundary, {*plan.commits}, complete)
                 self._move(wanted, brought)
         return True
 
@@ -316,18 +316,24 @@ class _Fetch:
         receive_signatures(self._repository, found)
         self._catalogue.signatures_kept(whole)
 
-    def _note_shallow(self, boundary: set[str]) -> None:
-        """Commits whose parents are left out; those whose parents all came are ordinary again."""
+    def _note_shallow(self, boundary: set[str], came: set[str], complete: Complete) -> None:
+        """Commits whose parents are left out; those whose parents all came, or are here wholly, are ordinary again.
+
+        That a parent's bytes are here does not make it one: they may be a file's.
+        """
         repository = self._repository
-        whole = [commit for commit in repository.shallow if commit not in boundary and self._has_parents(commit)]
+        whole = [
+            commit
+            for commit in repository.shallow - boundary
+            if repository.objects.contains(bytes.fromhex(commit))
+            and all(parent in came or complete(parent) for parent in self._parents(commit))
+        ]
         if boundary or whole:
             change_shallow(repository.path, add=boundary, remove=whole)
             repository.forget_shallow()
 
-    def _has_parents(self, commit: str) -> bool:
-        store = self._repository.objects
-        parents = decode_commit(store.read_verified(bytes.fromhex(commit)), commit).parents
-        return all(store.contains(bytes.fromhex(parent)) for parent in parents)
+    def _parents(self, commit: str) -> tuple[str, ...]:
+        return decode_commit(self._repository.objects.read_verified(bytes.fromhex(commit)), commit).parents
 
     def _complete(self, *, unshallow: bool) -> Complete:
         """What is known to be here wholly. To bring what was left out, nothing that lies above it may count."""

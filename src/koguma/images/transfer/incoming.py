@@ -19,12 +19,13 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from koguma.images.commits import decode_commit
+from koguma.images.condemned import condemned_names
 from koguma.images.errors import CorruptError
 from koguma.images.files import storage_errors, write_all
 from koguma.images.objects import BLOB, COMMIT, TREE, part_bytes_max
-from koguma.images.packfiles import adopt_pack
+from koguma.images.packfiles import adopt_pack, pack_name
 from koguma.images.packindex import VERSION, encode_index
-from koguma.images.packs import PACK_HEADER, PACK_MAGIC, RECORD
+from koguma.images.packs import PACK_HEADER, PACK_MAGIC, RECORD, filler_record
 from koguma.images.transfer.errors import HostileRemoteError
 from koguma.images.transfer.limits import RECORDS_MAX
 from koguma.images.transfer.records import LARGE_BYTES, Check, Header, parse_header, verified
@@ -265,11 +266,27 @@ def _referred(header: Header, content: bytes, repository: Repository) -> dict[by
 
 
 def publish_pack(repository: Path, path: Path, places: Places, size_bytes: int) -> None:
-    """Give a whole, synced pack its index and its name."""
+    """Give a whole, synced pack its index and its name, which is none of a pack that is being removed."""
     with storage_errors("a received pack"):
+        taken = condemned_names(repository / "packs")
+        index = encode_index(places, size_bytes)
+        while pack_name(index) in taken:
+            places, size_bytes = _with_filler(path, places, size_bytes)
+            index = encode_index(places, size_bytes)
         path.chmod(0o644)
         os.utime(path)  # gc's grace period begins when a transfer ends, not when it began
-        adopt_pack(repository / "packs", path, encode_index(places, size_bytes))
+        adopt_pack(repository / "packs", path, index)
+
+
+def _with_filler(path: Path, places: Places, size_bytes: int) -> tuple[Places, int]:
+    filler_id, record = filler_record()
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+    try:
+        write_all(descriptor, record)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    return places | {filler_id: (size_bytes, len(record) - RECORD.size)}, size_bytes + len(record)
 
 
 def _salvage_one(repository: Path, path: Path, descriptor: int) -> int:

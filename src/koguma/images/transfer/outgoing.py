@@ -11,7 +11,7 @@ from hashlib import sha256
 
 from koguma.images.errors import ObjectMissingError
 from koguma.images.objects import ObjectStore
-from koguma.images.packs import PACK_HEADER, RECORD, PackReader, encode_index
+from koguma.images.packs import PACK_HEADER, RECORD, OpenPack, PackReader, encode_index
 from koguma.images.transfer.incoming import PACK_START
 from koguma.images.transfer.records import LARGE_BYTES
 
@@ -23,6 +23,8 @@ class OutgoingPack:
     """Objects that are sent together; `pieces` reads them when they are sent, their checksums verified."""
 
     objects: tuple[tuple[bytes, PackReader, tuple[int, int]], ...]
+    held: tuple[OpenPack, ...]
+    """The packs they lie in: they can be read, whatever gc removes while we send."""
 
     @property
     def size_bytes(self) -> int:
@@ -67,29 +69,29 @@ def outgoing_packs(
 
     Objects go in the order they lie here, which is the quickest to read.
     """
-    placed = _located(store, files)
+    placed, held = _located(store, files)
     batch: list[Located] = []
     size = 0
     for item in placed:
         if batch and size + item[2][1] > pack_bytes:
-            yield OutgoingPack(tuple(batch))
+            yield OutgoingPack(tuple(batch), held)
             batch, size = [], 0
         batch.append(item)
         size += RECORD.size + item[2][1]
     if batch:
-        yield OutgoingPack(tuple(batch))
-    if last := _located(store, parts):
-        yield OutgoingPack(tuple(last))
+        yield OutgoingPack(tuple(batch), held)
+    last, held = _located(store, parts)
+    if last:
+        yield OutgoingPack(tuple(last), held)
 
 
 Located = tuple[bytes, PackReader, tuple[int, int]]
 
 
-def _located(store: ObjectStore, ids: Iterable[bytes]) -> list[Located]:
+def _located(store: ObjectStore, ids: Iterable[bytes]) -> tuple[list[Located], tuple[OpenPack, ...]]:
     readers = [*store.packs(), *store.condemned()]
-    for reader in readers:
-        reader.read_at(0, 1)  # keeps the file, whatever gc removes while we send
-    return sorted((_locate(store, readers, item) for item in ids), key=lambda item: (item[1].path, item[2]))
+    found = sorted((_locate(store, readers, item) for item in ids), key=lambda item: (item[1].path, item[2]))
+    return found, tuple({reader: reader.opened() for _, reader, _ in found}.values())
 
 
 def _locate(store: ObjectStore, readers: list[PackReader], object_id: bytes) -> Located:
