@@ -92,7 +92,7 @@ class _Search:
         if root_id in self._wanted:
             found[root_id] = [b"root"]
         try:
-            root = read_root(self._repository.objects.read, root_id)
+            root = read_root(self._repository.objects.read_part, root_id)
         except ImageError:
             return found, parents
         for object_id, paths in self._in(root.digest).items():
@@ -116,7 +116,7 @@ class _Search:
 
     def _entries(self, tree: bytes) -> list[Entry]:
         try:
-            return decode(self._repository.objects.read(tree))
+            return decode(self._repository.objects.read_part(tree))
         except ImageError:
             return []
 

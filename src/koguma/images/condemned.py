@@ -39,13 +39,17 @@ def read_condemned(directory: Path) -> Condemned | None:
         data = (directory / FILE_NAME).read_bytes()
     except FileNotFoundError:
         return None
+    return parse_condemned(data, str(directory / FILE_NAME))
+
+
+def parse_condemned(data: bytes, place: str) -> Condemned:
+    """What the content of a list says. Raises CorruptError when it is damaged."""
     lines = data.decode("ascii", errors="replace").split("\n")
     stages = {f"{_MAGIC} {stage.value}": stage for stage in Stage}
     body = data[: -len(lines[-2]) - 1] if len(lines) > 2 else b""
     if lines[0] not in stages or lines[-1] or lines[-2] != f"{zlib.crc32(body):08x}":
         raise CorruptError(
-            "the list of packs to be removed must match its checksum; remove it and run gc again"
-            f" ({directory / FILE_NAME})"
+            f"the list of packs to be removed must match its checksum; remove it and run gc again ({place})"
         )
     return Condemned(stages[lines[0]], frozenset(lines[1:-2]))
 

@@ -29,18 +29,31 @@ T = TypeVar("T")
 __all__ = [
     "BLOB",
     "COMMIT",
+    "COMMIT_BYTES_MAX",
     "PACK_MAX_BYTES",
     "STREAM_MIN_BYTES",
     "TREE",
+    "TREE_BYTES_MAX",
     "ObjectStore",
     "ObjectWriter",
     "Prepared",
+    "part_bytes_max",
     "prepare",
     "prepare_hashed",
 ]
 
 BLOB, TREE, COMMIT = (ord(letter) for letter in "btc")
 """What an object was stored as. It orders packs and narrows searches; identity is the content alone."""
+
+COMMIT_BYTES_MAX = 4 * 1024 * 1024
+TREE_BYTES_MAX = 256 * 1024 * 1024
+"""A directory of a million names has a third of this."""
+
+
+def part_bytes_max(kind: int) -> int:
+    """The most bytes that a tree or commit may have."""
+    return COMMIT_BYTES_MAX if kind == COMMIT else TREE_BYTES_MAX
+
 
 STREAM_MIN_BYTES = 32 * 1024 * 1024
 """Larger files are hashed and compressed piece by piece, so that memory does not grow with the largest file."""
@@ -116,6 +129,28 @@ class ObjectStore:
         """As `read`, but the digest is verified too: for the objects that everything else hangs on."""
         content = self.read(object_id)
         if sha256(content).digest() != object_id:
+            raise CorruptError(f"an object must match its id, got other content ({object_id.hex()})")
+        return content
+
+    def read_part(self, object_id: bytes, kind: int = TREE, *, verify: bool = False) -> bytes:
+        """A tree (a root object is one) or a commit; with `verify` its digest is verified, too.
+
+        A tree may name as a directory what is a file of any size: that is a CorruptError before it is read.
+        """
+        bytes_max = part_bytes_max(kind)
+
+        def require(size: int) -> None:
+            if size > bytes_max:
+                raise CorruptError(f"a tree or commit has at most {bytes_max} bytes, got {size} ({object_id.hex()})")
+
+        def payload(reader: PackReader, place: Place) -> tuple[Stored, memoryview]:
+            require(place[1])
+            return reader.payload(object_id, place)
+
+        found, data = self._reading(object_id, payload)
+        require(found.size)
+        content = content_of(found, data)
+        if verify and sha256(content).digest() != object_id:
             raise CorruptError(f"an object must match its id, got other content ({object_id.hex()})")
         return content
 

@@ -51,7 +51,7 @@ def mark(
             continue
         reached.ids.add(commit_id)
         try:
-            commit = decode_commit(store.read(commit_id), commit_id.hex())
+            commit = decode_commit(store.read_part(commit_id, COMMIT), commit_id.hex())
         except (CorruptError, ObjectMissingError) as error:
             missing(commit_id, error)
             continue
@@ -85,7 +85,7 @@ def mark_any(
     if found.kind == BLOB and found.size > looked_into_bytes:
         return
     try:
-        content = store.read(object_id)
+        content = store.read_part(object_id, found.kind)
     except (CorruptError, ObjectMissingError) as error:
         if found.kind != BLOB:
             missing(object_id, error)
@@ -114,10 +114,10 @@ def _referred(store: ObjectStore, object_id: bytes, shallow: frozenset[bytes]) -
     try:
         kind = store.describe(object_id).kind
         if kind == TREE:
-            entries = decode(store.read(object_id))
+            entries = decode(store.read_part(object_id))
             return [item.digest for item in entries if item.kind == DIRECTORY or (item.kind == FILE and item.size)]
         if kind == COMMIT:
-            commit = decode_commit(store.read(object_id), object_id.hex())
+            commit = decode_commit(store.read_part(object_id, COMMIT), object_id.hex())
             parents = commit.parents if object_id not in shallow else ()
             return [bytes.fromhex(item) for item in (commit.tree, *parents)]
     except (CorruptError, ObjectMissingError):
@@ -135,7 +135,7 @@ def mark_root(store: ObjectStore, root_id: bytes, reached: Reached, missing: Mis
         return
     reached.ids.add(root_id)
     try:
-        root = read_root(store.read, root_id)
+        root = read_root(store.read_part, root_id)
     except (CorruptError, ObjectMissingError) as error:
         missing(root_id, error)
         return
@@ -152,7 +152,7 @@ def mark_tree(store: ObjectStore, tree_id: bytes, reached: Reached, missing: Mis
             continue
         reached.ids.add(tree)
         try:
-            entries = decode(store.read(tree))
+            entries = decode(store.read_part(tree))
         except (CorruptError, ObjectMissingError) as error:
             missing(tree, error)
             continue

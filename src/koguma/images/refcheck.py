@@ -81,7 +81,7 @@ def _read_ref(path: Path, file: Path, problems: list[str]) -> Named | None:
     if quote(unquote(file.name), safe="") != file.name:
         problems.append(f"a ref's file must be called as its name is quoted, got {file.name!r} ({file})")
     try:
-        check_ref_name(unquote(file.name))
+        check_ref_name(unquote(file.name), RefKind.REMOTE if kind == RefKind.REMOTE.value else RefKind.BRANCH)
     except RefError as error:
         problems.append(f"{error} ({file})")
     log = path / "logs" / file.relative_to(path / "refs")

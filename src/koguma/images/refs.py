@@ -66,10 +66,14 @@ class RefChange(NamedTuple):
     reason: str
 
 
-def check_ref_name(name: str) -> str:
-    """Refuse names that could not be a label, a path or an expression. Raises RefError."""
+def check_ref_name(name: str, kind: RefKind = RefKind.BRANCH) -> str:
+    """Refuse names that could not be a label, a path or an expression. Raises RefError.
+
+    Of a remote's branch, `<remote>/<branch>`, the branch's own part may be as long as here.
+    """
     place = f"got {name!r}"
-    if not _NAME.fullmatch(name) or len(name) > NAME_MAX:
+    own = name.partition("/")[2] if kind is RefKind.REMOTE else name
+    if not _NAME.fullmatch(name) or len(own) > NAME_MAX:
         raise RefError(f"a branch or tag name must be 1 to {NAME_MAX} letters, digits and . _ + / -, {place}")
     if len(quote(name, safe="")) > _FILE_NAME_MAX:
         raise RefError(f"a branch or tag name may not have so many slashes, {place}")
@@ -173,7 +177,7 @@ class Refs:
         Raises RefMovedError when it is not, RefError when the name is refused or taken by the other kind, and what
         the repository's policy forbids.
         """
-        check_ref_name(name)
+        check_ref_name(name, kind)
         if self._permit:
             self._permit(kind, name, new)
         with storage_errors(f"changing {kind.word} {name!r}"), self.lock():

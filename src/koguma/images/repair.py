@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
+from koguma.errors import KogumaError
 from koguma.images.bootcheck import check_artifacts
 from koguma.images.commits import is_id
 from koguma.images.errors import ImageError
@@ -147,7 +148,7 @@ def _store(writer: ObjectWriter, item: SourcedObject, say: Callable[[str], None]
                 writer.add_stream(_chained(pieces, stream), kind=item.kind, expected=item.id)
                 return True
         content = b"".join(pieces)
-    except ImageError as error:
+    except KogumaError as error:
         say(f"the source could not give it: {error}")
         return False
     if sha256(content).digest() != item.id:

@@ -19,7 +19,7 @@ from koguma.images.commits import Commit, check_time, check_words, decode_commit
 from koguma.images.errors import CorruptError, ImageError, RefError, RepositoryError, RevisionError, SignatureError
 from koguma.images.files import storage_errors, write_atomically
 from koguma.images.history import ancestors, in_order
-from koguma.images.objects import COMMIT, ObjectStore, ObjectWriter
+from koguma.images.objects import COMMIT, ObjectStore, ObjectWriter, part_bytes_max
 from koguma.images.refs import DEFAULT_BRANCH, Ref, RefChange, RefKind, Refs, check_ref_name
 from koguma.images.shallow import read_shallow
 from koguma.images.trees import Entry, read_root
@@ -119,7 +119,7 @@ class Repository:
 
     def commit(self, commit_id: str) -> Commit:
         """A commit by its whole id. One whose parents were left out by a shallow pull is given without parents."""
-        found = decode_commit(self.objects.read_verified(bytes.fromhex(commit_id)), commit_id)
+        found = decode_commit(self.objects.read_part(bytes.fromhex(commit_id), COMMIT, verify=True), commit_id)
         return found._replace(parents=()) if commit_id in self.shallow else found
 
     @cached_property
@@ -319,7 +319,12 @@ class Repository:
         )
         check_words(commit.author, commit.message)
         check_time(commit.time)
-        return commit._replace(id=writer.add(COMMIT, commit.to_bytes()).hex())
+        content = commit.to_bytes()
+        if len(content) > part_bytes_max(COMMIT):
+            raise ImageError(
+                f"a commit with its message and notes has at most {part_bytes_max(COMMIT)} bytes, got {len(content)}"
+            )
+        return commit._replace(id=writer.add(COMMIT, content).hex())
 
     def _publish(self, commit: Commit, branch: str, base: str | None) -> Committed:
         """Point the branch at the commit, unless it moved meanwhile. Call it while its writer is open, finished:

@@ -34,11 +34,9 @@ from koguma.images.statcache import (
     StatCache,
     has_ctimes,
 )
-from koguma.images.trees import DIRECTORY, EMPTY_DIGEST, FILE, Entry, decode, encode, encode_root, link_id
+from koguma.images.trees import DEPTH_MAX, DIRECTORY, EMPTY_DIGEST, FILE, Entry, decode, encode, encode_root, link_id
 
-_DEPTH_MAX = 2100
-"""Directories within directories: what fits in the 4096 bytes Linux allows a path."""
-_FRAMES_MAX = 2 * _DEPTH_MAX + 500
+_FRAMES_MAX = 2 * DEPTH_MAX + 500
 """A comprehension is a frame, too."""
 
 _NO_NAMES = b"\0\0"
@@ -190,8 +188,8 @@ class _Walk:
             return self._folder(b"", 0)
 
     def _folder(self, path: bytes, depth: int) -> _Folder:
-        if depth > _DEPTH_MAX:
-            raise TreeError(f"directories may be nested {_DEPTH_MAX} deep, got more ({os.fsdecode(path)[:80]!r}…)")
+        if depth > DEPTH_MAX:
+            raise TreeError(f"directories may be nested {DEPTH_MAX} deep, got more ({os.fsdecode(path)[:80]!r}…)")
         cached = self._cached.get(path)
         if cached and self._ahead.unchanged(path) and self._store.contains(cached.tree):
             folders = {name: self._folder(_joined(path, name), depth + 1) for name in cached.folders()}

@@ -12,6 +12,7 @@ import binascii
 import os
 import re
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 FOLDER = "signatures"
 _LOG = "log"
 _LINE = re.compile(rb"([0-9a-f]{64}) ([0-9a-f]{16}) ([A-Za-z0-9+/]{86}==) ([0-9a-f]{8})")
+_UNVERIFIED_MAX, _UNVERIFIED_OF_KEY_MAX = 64, 4
+"""Lines that a commit keeps of keys that are not trusted here: the log is read as a whole, nobody shall fill it."""
 LINE_BYTES = 64 + 1 + 16 + 1 + 88 + 1 + 8 + 1
 
 
@@ -142,12 +145,24 @@ def add_signatures(repository: Path, signatures: Iterable[Signature]) -> None:
 def receive_signatures(repository: Repository, signatures: Iterable[Signature]) -> None:
     """Keep signatures that come from elsewhere: of commits that are stored, not kept yet, and not wrong.
 
-    Those of keys that nobody trusts here are kept unseen: a key may be trusted later.
+    Those of keys that nobody trusts here are kept unseen, a few: a key may be trusted later.
     """
     known = set(all_signatures(repository.path))
     trusted = trusted_keys(repository.path / "keys")
-    fresh = (item for item in signatures if item not in known and _is_credible(repository, trusted, item))
-    add_signatures(repository.path, dict.fromkeys(fresh))
+    unverified = [item for item in known if item.key not in trusted]
+    of_commit = Counter(item.commit for item in unverified)
+    of_key = Counter((item.commit, item.key) for item in unverified)
+    fresh = []
+    for item in dict.fromkeys(signatures):
+        if item in known or not _is_credible(repository, trusted, item):
+            continue
+        if item.key not in trusted:
+            if of_key[item.commit, item.key] >= _UNVERIFIED_OF_KEY_MAX or of_commit[item.commit] >= _UNVERIFIED_MAX:
+                continue
+            of_key[item.commit, item.key] += 1
+            of_commit[item.commit] += 1
+        fresh.append(item)
+    add_signatures(repository.path, fresh)
 
 
 def signatures_of(repository: Path, commit: str) -> list[Signature]:
@@ -196,7 +211,7 @@ def _is_credible(repository: Repository, trusted: Mapping[str, Ed25519PublicKey]
         return False
     key = trusted.get(signature.key)
     try:
-        return key is None or _is_by(key, signature, store.read_verified(commit))
+        return key is None or _is_by(key, signature, store.read_part(commit, COMMIT, verify=True))
     except CorruptError:
         return False
 

@@ -26,7 +26,7 @@ class SourcedObject(NamedTuple):
     kind: int
     """BLOB, TREE or COMMIT of `objects`."""
     content: Iterable[bytes]
-    """The whole content in pieces; a source may end it with an ImageError. Use it up before asking for the next."""
+    """The whole content in pieces; a source may end it with a KogumaError. Use it up before asking for the next."""
 
 
 class ObjectSource(Protocol):

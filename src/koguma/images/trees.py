@@ -34,6 +34,10 @@ NORMAL_MTIME_NS = 946_684_800 * 10**9
 
 HAS_LINK, HAS_MTIME, HAS_XATTRS = 1, 2, 4
 NAME_MAX_BYTES = 255
+ENTRIES_MAX = 1_000_000
+"""In one directory. Decoded, an entry has a dozen times the bytes of the smallest one."""
+DEPTH_MAX = 2100
+"""Directories below each other: what fits in the 4096 bytes Linux allows a path."""
 TARGET_MAX_BYTES = 4095
 OVERLAY_XATTRS = (b"trusted.overlay.", b"user.overlay.")
 """How the kernel's own notes in an overlay's layers begin. They describe the layer, not the file; no tree has them."""
@@ -47,6 +51,10 @@ _MTIME = struct.Struct("<q")
 LINK_BYTES = 8
 _BODY_BYTES = {FILE: _FILE_BODY.size, DIRECTORY: 32, SYMLINK: 2, CHARACTER: 8, BLOCK: 8, FIFO: 0}
 """Fixed part of what follows the name, by kind."""
+
+_NO_NAMES = frozenset((b".", b".."))
+_SLASH = ord("/")
+"""A number is found in bytes several times as fast as bytes are."""
 
 Xattrs = tuple[tuple[bytes, bytes], ...]
 
@@ -79,6 +87,8 @@ class Entry(NamedTuple):
 def encode(entries: Iterable[Entry]) -> bytes:
     """The bytes of a directory. Equal directories give equal bytes: entries and xattrs are sorted by name."""
     ordered = sorted(entries)
+    if len(ordered) > ENTRIES_MAX:
+        raise TreeError(f"a directory has at most {ENTRIES_MAX} names, got {len(ordered)}")
     parts = [_HEADER.pack(TREE_MAGIC, len(ordered))]
     for entry in ordered:
         name, kind, mode, uid, gid, size, digest, target, device, link, mtime_ns, xattrs = entry
@@ -105,24 +115,28 @@ def encode(entries: Iterable[Entry]) -> bytes:
 def decode(data: bytes) -> list[Entry]:
     """The entries of a directory, in order of their names. Raises CorruptError for anything `encode` does not write."""
     try:
-        entries = _decode(data)
-        _check_order(entries)
+        return _decode(data)
     except (struct.error, IndexError, ValueError) as error:
         raise CorruptError(f"a tree must have the form FORMAT.md draws: {error}") from None
-    return entries
 
 
 def _decode(data: bytes) -> list[Entry]:  # noqa: C901 - one flat loop: calls would double the time of a walk
     magic, count = _HEADER.unpack_from(data)
     if magic != TREE_MAGIC:
         raise ValueError(f"it starts with {magic!r}")
+    if count > ENTRIES_MAX:
+        raise ValueError(f"{count} entries are more than {ENTRIES_MAX}")
     entries: list[Entry] = []
-    at = _HEADER.size
+    at, previous = _HEADER.size, b""
     for _ in range(count):
         kind, flags, mode, uid, gid, length = _FIXED.unpack_from(data, at)
         at += _FIXED.size
         name = data[at : at + length]
         at += length
+        # At once: a few bytes may be compressed millions of entries.
+        if name <= previous or _SLASH in name or 0 in name or name in _NO_NAMES or length > NAME_MAX_BYTES:
+            _check_name(name, previous, count)
+        previous = name
         size, digest, target, device, link, mtime_ns = 0, b"", b"", (0, 0), b"", None
         xattrs: Xattrs = ()
         if kind == FILE:
@@ -215,10 +229,14 @@ def _decode_xattrs(data: bytes, at: int) -> tuple[Xattrs, int]:
     count = struct.unpack_from("<H", data, at)[0]
     at += 2
     found = []
+    previous = b""
     for _ in range(count):
         name_bytes, value_bytes = struct.unpack_from("<HI", data, at)
         at += 6
         name = data[at : at + name_bytes]
+        if name <= previous:
+            raise ValueError(f"attribute {name!r} does not come after {previous!r}")
+        previous = name
         at += name_bytes + value_bytes
         # A tree made elsewhere may have them: whoever mounts it as an overlay's lower layer would see another tree.
         if not name.startswith(OVERLAY_XATTRS):
@@ -226,18 +244,14 @@ def _decode_xattrs(data: bytes, at: int) -> tuple[Xattrs, int]:
     return tuple(found), at
 
 
-def _check_order(entries: list[Entry]) -> None:
+def _check_name(name: bytes, previous: bytes, count: int) -> None:
     """Names must be usable as names and ascend: a tree from elsewhere must not reach outside its directory."""
-    previous = None
-    for entry in entries:
-        name = entry.name
-        if b"/" in name or b"\0" in name or name in (b".", b"..") or len(name) > NAME_MAX_BYTES:
-            raise ValueError(f"{name!r} is no file name")
-        if not name and len(entries) > 1:
-            raise ValueError("only a root object has an entry without a name")
-        if previous is not None and name <= previous:
-            raise ValueError(f"{name!r} does not come after {previous!r}")
-        previous = name
+    if b"/" in name or b"\0" in name or name in _NO_NAMES or len(name) > NAME_MAX_BYTES:
+        raise ValueError(f"{name!r} is no file name")
+    if not name and count > 1:
+        raise ValueError("only a root object has an entry without a name")
+    if name and name <= previous:
+        raise ValueError(f"{name!r} does not come after {previous!r}")
 
 
 def encode_root(root: Entry) -> bytes:

@@ -156,3 +156,17 @@ def test_a_server_that_would_not_be_safe_does_not_start(
     failed = image(tmp_path / "repository", "serve", *options, status=1)
     assert match in failed.stderr
     assert failed.stderr.count("\n") == 1
+
+
+def test_directories_as_deep_as_can_be_committed_are_cloned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    repository, folder = make_repository(tmp_path / "a"), make_tree(tmp_path / "deep", {})
+    monkeypatch.chdir(folder)
+    for _ in range(1500):
+        Path("d").mkdir()
+        monkeypatch.chdir("d")
+    repository.commit_tree(folder, "main", "deep")
+    copy, _ = clone(str(repository.path), tmp_path / "copy")
+    monkeypatch.chdir(tmp_path)
+
+    assert copy.resolve("main").id == repository.resolve("main").id
+    subprocess.run(["rm", "-r", folder], check=True)  # pytest's own clearing calls itself for each level

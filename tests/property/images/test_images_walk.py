@@ -78,7 +78,9 @@ def test_nothing_is_missing_afterwards_and_nothing_is_brought_twice(
     there = world.reachable(known) | {item for item in world.objects if world.chance.random() < share}
     tips = world.chance.sample(world.history, world.chance.randint(1, len(world.history)))
     complete = Complete(world.read_commit, there.__contains__, known)
-    plan = Walk(one_by_one(world.objects.__getitem__), there.__contains__, complete).run(tips, bases=complete.tips)
+    plan = Walk(one_by_one(lambda item, _: world.objects[item]), there.__contains__, complete).run(
+        tips, bases=complete.tips
+    )
 
     brought = {*plan.parts, *plan.files}
     assert brought.isdisjoint(there)
@@ -92,7 +94,9 @@ def test_nothing_is_missing_afterwards_and_nothing_is_brought_twice(
 def test_a_shallow_walk_brings_its_commits_wholly_and_says_where_it_ended(seed: int, commits: int, depth: int) -> None:
     world = World(seed, commits)
     tip = world.history[-1]
-    plan = Walk(one_by_one(world.objects.__getitem__), lambda _: False, lambda _: False).run([tip], depth=depth)
+    plan = Walk(one_by_one(lambda item, _: world.objects[item]), lambda _: False, lambda _: False).run(
+        [tip], depth=depth
+    )
 
     assert {*plan.parts, *plan.files} == world.reachable(list(plan.commits), parents=False)
     for commit in plan.commits.values():

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import random
 import re
+import socket
 import struct
+import threading
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from hashlib import sha256
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -15,23 +19,28 @@ from pathlib import Path
 import httpx
 import pytest
 import zstandard
+from starlette.requests import Request
+from starlette.responses import Response
 
 from koguma.contracts.errors import BackendUnreachable, ObjectBackendError
 from koguma.contracts.objects import FakeObjects
 from koguma.errors import KogumaError
+from koguma.images import objects
 from koguma.images.commits import Commit
+from koguma.images.errors import CorruptError, ImageError
 from koguma.images.fsck import fsck
 from koguma.images.objects import BLOB, COMMIT, TREE
 from koguma.images.packs import PACK_HEADER, RAW, RECORD, ZSTD, encode_index, record_header
 from koguma.images.repository import Repository
-from koguma.images.transfer import fetching, incoming, pushing
+from koguma.images.transfer import fetching, incoming, pushing, server, serving
 from koguma.images.transfer.errors import HostileRemoteError, RemoteError
 from koguma.images.transfer.fetching import fetch
 from koguma.images.transfer.http import HttpObjects
 from koguma.images.transfer.incoming import PACK_START, UploadFile, accept, salvage
 from koguma.images.transfer.pushing import push
 from koguma.images.transfer.remotes import add_remote, find_remote
-from koguma.images.trees import DIRECTORY, FILE, Entry, encode, encode_root
+from koguma.images.transfer.walk import Walk
+from koguma.images.trees import DIRECTORY, FIFO, FILE, Entry, encode, encode_root
 from tests.unit.images.making import make_repository, make_tree
 from tests.unit.images.sites import AT_ONCE, odd_server, served
 
@@ -219,6 +228,57 @@ def test_a_new_size_of_an_old_file_is_not_believed(fake: FakeObjects, victim: Re
     assert [ref.name for ref in victim.refs.every()] == ["mine"]
 
 
+@pytest.mark.parametrize("branches", [["main"], None], ids=["asked for by one", "in a whole pack"])
+def test_a_large_file_must_have_the_size_its_tree_says(
+    fake: FakeObjects, victim: Repository, branches: list[str] | None
+) -> None:
+    content = random.Random(1).randbytes(6 << 20)
+    liar = Entry(b"liar", FILE, 0o644, 0, 0, size=5, digest=sha256(content).digest())
+    serve_records(fake, *commit_of([liar], [record(BLOB, content)]))
+
+    with pytest.raises(HostileRemoteError, match="must have the 5 bytes its tree says"):
+        fetch(victim, find_remote(victim.path, "site"), branches=branches, backoff=AT_ONCE)
+    assert victim.refs.every() == []
+
+
+@pytest.mark.parametrize("branches", [["main"], None], ids=["asked for by one", "in a whole pack"])
+def test_a_file_larger_than_any_tree_is_not_read_as_one(
+    fake: FakeObjects, victim: Repository, branches: list[str] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    large = bytes(5000)
+    monkeypatch.setattr(objects, "TREE_BYTES_MAX", 4000)
+    monkeypatch.setattr(objects, "content_of", lambda *_: pytest.fail("it was read"))
+    entry = Entry(b"d", DIRECTORY, 0o755, 0, 0, digest=sha256(large).digest())
+    serve_records(fake, *commit_of([entry], [record(BLOB, large)]))
+
+    with pytest.raises(ImageError, match="a tree or commit has at most 4000 bytes, got 5000"):
+        fetch(victim, find_remote(victim.path, "site"), branches=branches, backoff=AT_ONCE)
+    assert victim.refs.every() == []
+
+
+def test_of_the_trees_of_a_layer_one_is_held_at_a_time() -> None:
+    leaves = [encode([Entry(b"%d" % number, FIFO, 0o644, 0, 0)]) for number in range(5)]
+    top = encode(
+        [Entry(b"%d" % at, DIRECTORY, 0o755, 0, 0, digest=sha256(leaf).digest()) for at, leaf in enumerate(leaves)]
+    )
+    root = encode_root(Entry(b"", DIRECTORY, 0o755, 0, 0, digest=sha256(top).digest()))
+    commit = Commit(sha256(root).hexdigest(), ("1" * 64,) * 3, "me", 1, "a text of megabytes").to_bytes()
+    contents = {sha256(item).digest(): item for item in (*leaves, top, root, commit)}
+    noted = []
+
+    def read(ids: Iterable[bytes], kind: int) -> Iterator[tuple[bytes, bytes]]:
+        for object_id in ids:
+            noted.append(len(walk.plan.parts))
+            yield object_id, contents[object_id]
+
+    walk = Walk(read, lambda _: False, lambda _: False)
+    tip = sha256(commit).hexdigest()
+    plan = walk.run([tip], shallow=[tip])
+
+    assert noted[-5:] == [3, 4, 5, 6, 7]
+    assert [(item.parents, item.message) for item in plan.commits.values()] == [(("1" * 64,), "")]
+
+
 @pytest.mark.parametrize("name", [b"../../etc/passwd", b"..", b"a\0b", b"/etc"])
 def test_names_that_lead_out_of_a_tree_are_refused(fake: FakeObjects, victim: Repository, name: bytes) -> None:
     entry = Entry(name, FILE, 0o644, 0, 0, size=1, digest=sha256(b"x").digest())
@@ -227,10 +287,13 @@ def test_names_that_lead_out_of_a_tree_are_refused(fake: FakeObjects, victim: Re
     attempt(victim, KogumaError, "is no file name")
 
 
-def test_a_tree_that_is_its_own_child_cannot_be_made_and_deep_ones_end(fake: FakeObjects, victim: Repository) -> None:
+@pytest.mark.parametrize(("levels", "taken"), [(2100, True), (2101, False)])
+def test_a_tree_that_is_its_own_child_cannot_be_made_and_deep_ones_end(
+    fake: FakeObjects, victim: Repository, levels: int, taken: bool
+) -> None:
     leaf = encode([])
     records, digest = [record(TREE, leaf)], sha256(leaf).digest()
-    for _ in range(1100):
+    for _ in range(levels):
         tree = encode([Entry(b"d", DIRECTORY, 0o755, 0, 0, digest=digest)])
         records.append(record(TREE, tree))
         digest = sha256(tree).digest()
@@ -238,7 +301,10 @@ def test_a_tree_that_is_its_own_child_cannot_be_made_and_deep_ones_end(fake: Fak
     content = Commit(sha256(root).hexdigest(), (), "me", 1, "deep").to_bytes()
     serve_records(fake, [*records, record(TREE, root), record(COMMIT, content)], sha256(content).hexdigest())
 
-    attempt(victim, HostileRemoteError, "at most 1024 below each other")
+    if taken:
+        assert fetch(victim, find_remote(victim.path, "site"), backoff=AT_ONCE).moved
+    else:
+        attempt(victim, HostileRemoteError, "at most 2100 below each other")
 
 
 def test_an_object_that_is_nowhere_is_named(fake: FakeObjects, victim: Repository) -> None:
@@ -364,8 +430,6 @@ def test_a_range_with_a_wrong_length_is_refused(answer: Callable[[BaseHTTPReques
 
 
 def test_silence_ends(victim: Repository) -> None:
-    import threading
-
     done = threading.Event()
     with odd_server(lambda _: done.wait(20) and None) as url:
         backend = HttpObjects(url, stall_s=0.2)
@@ -389,6 +453,65 @@ def test_an_answer_that_only_drips_is_cut() -> None:
             backend.get("HEAD", bytes_max=1_000_000)
 
 
+def _go_on_with_100() -> Iterator[bytes]:
+    while True:
+        yield b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+def _drip_a_head() -> Iterator[bytes]:
+    yield b"HTTP/1.1 200 OK\r\nX: "
+    while time.sleep(0.02) is None:
+        yield b"x"
+
+
+def _send_trailers() -> Iterator[bytes]:
+    yield b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n"
+    while True:
+        yield b"X: y\r\n"
+
+
+def _drip_an_error() -> Iterator[bytes]:
+    yield b"HTTP/1.1 500 Oops\r\nContent-Length: 1000\r\n\r\n"
+    while time.sleep(0.02) is None:
+        yield b"x"
+
+
+@pytest.mark.parametrize("said", [_go_on_with_100, _drip_a_head, _send_trailers, _drip_an_error])
+def test_no_answer_holds_a_client_for_ever(said: Callable[[], Iterator[bytes]]) -> None:
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        for piece in said():
+            handler.wfile.write(piece)
+
+    with odd_server(answer) as url:
+        backend = HttpObjects(url, stall_s=0.2)
+        with pytest.raises(BackendUnreachable, match=r"timed out|bytes a second or more"):
+            backend.get("HEAD", bytes_max=100)
+
+
+def test_a_connection_is_used_again_and_has_all_its_time() -> None:
+    ports = set()
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        ports.add(handler.client_address[1])
+        send(b"hello")(handler)
+
+    with odd_server(answer) as url:
+        backend = HttpObjects(url, stall_s=5)
+        for _ in range(3):
+            assert backend.get("HEAD", bytes_max=100).data == b"hello"
+        assert [connection.sock.gettimeout() for connection in backend._idle] == [5]
+        backend.close()
+    assert len(ports) == 1
+
+
+def test_a_slow_line_has_time_for_every_small_piece_it_sends() -> None:
+    from koguma.images.transfer.http import _small
+
+    pieces = [*_small(bytes(200_000)), *_small(iter([bytes(5 << 20), b"rest"]))]
+    assert max(map(len, pieces)) == 64 * 1024
+    assert sum(map(len, pieces)) == 200_000 + (5 << 20) + 4
+
+
 def test_what_a_remote_says_is_shown_without_control_characters(victim: Repository) -> None:
     said = send(json.dumps({"error": "\x1b[2Jgone\r\nkoguma: all is well"}).encode(), 418)
     http_attempt(victim, {"/v1/refs": said}, ObjectBackendError, r"\?\[2Jgone\?\?koguma")
@@ -410,6 +533,7 @@ def site(tmp_path: Path) -> Repository:
         (PACK_START + record(BLOB, b"content")[:-1], "breaks off"),
         (PACK_START + record(BLOB, b"content", object_id=b"\1" * 32), "another digest"),
         (PACK_START + record(BLOB, b"content") + b"rest", "breaks off"),
+        (PACK_START + record(BLOB, b"content") * 2, "each once"),
     ],
 )
 def test_a_pack_that_is_not_what_it_says_is_refused_whole(site: Repository, body: bytes, match: str) -> None:
@@ -451,6 +575,49 @@ def test_a_ref_to_a_file_of_another_size_does_not_move(site: Repository) -> None
     )
 
 
+@pytest.mark.parametrize("before", [True, False])
+def test_a_tree_that_names_a_large_file_as_a_directory_is_refused(
+    site: Repository, before: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    large = bytes(5000)
+    monkeypatch.setattr(objects, "TREE_BYTES_MAX", 4000)
+    entry = Entry(b"d", DIRECTORY, 0o755, 0, 0, digest=sha256(large).digest())
+    records, _ = commit_of([entry], [] if before else [record(BLOB, large)])
+    with served(site.path) as url:
+        if before:
+            assert httpx.post(f"{url}/v1/packs", content=PACK_START + record(BLOB, large)).status_code == 201
+        answer = httpx.post(f"{url}/v1/packs", content=PACK_START + b"".join(records))
+
+    assert answer.status_code == 422
+    assert re.search("a tree or commit has at most 4000 bytes, object .* has 5000", answer.json()["error"])
+
+
+def test_a_pack_has_so_many_records_and_no_more(site: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(incoming, "RECORDS_MAX", 2)
+    upload = UploadFile(site.path)
+    upload.write(PACK_START + b"".join(record(BLOB, b"%d" % number) for number in range(3)))
+    upload.close()
+
+    with pytest.raises(HostileRemoteError, match="at most 2 objects"):
+        accept(site, upload.path, "test")
+
+
+def test_what_is_larger_than_any_tree_is_no_tree_for_gc(site: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
+    from koguma.images.reachable import Reached, ignore, mark_tree
+
+    large = bytes(5000)
+    monkeypatch.setattr(objects, "TREE_BYTES_MAX", 4000)
+    with site.objects.writing() as writer:
+        digest = writer.add(BLOB, large)
+    monkeypatch.setattr(objects, "content_of", lambda *_: pytest.fail("it was read"))
+
+    with pytest.raises(CorruptError, match="at most 4000 bytes, got 5000"):
+        site.objects.read_part(digest)
+    reached = Reached()
+    mark_tree(site.objects, digest, reached, ignore)
+    assert reached.walked == set()
+
+
 def push_by_hand(site: Repository, records: list[bytes], tip: str) -> str:
     """Send these and ask for a branch; why it was refused."""
     update = {"kind": "heads", "name": "main", "old": None, "new": tip, "force": True}
@@ -489,11 +656,18 @@ def test_a_server_gives_no_file_but_those_of_the_layout(site: Repository, name: 
         {"updates": [{"kind": "remotes", "name": "x", "old": None, "new": "0" * 64}], "author": ""},
         {"updates": [{"kind": "heads", "name": "x", "old": None, "new": "../x"}], "author": ""},
         {"updates": [{"kind": "heads", "name": "x", "old": None, "new": None}], "author": ""},
+        {"updates": [{"kind": "heads", "name": "x" * 301, "old": None, "new": "0" * 64}], "author": ""},
+        {"updates": [], "author": "\ud800"},
+        {"updates": [], "author": "me\nand you"},
+        {"updates": [], "author": ["me"]},
+        {"updates": [], "author": "me", "signatures": [["0" * 64, "0" * 16, "\ud800"]]},
     ],
 )
 def test_a_request_of_another_form_is_refused(site: Repository, document: object) -> None:
     with served(site.path) as url:
-        assert httpx.post(f"{url}/v1/refs", json=document).status_code == 400
+        answer = httpx.post(f"{url}/v1/refs", content=json.dumps(document))
+    assert answer.status_code == 400
+    assert "must have the form" in answer.json()["error"]
 
 
 def test_a_ref_with_dots_is_not_made(site: Repository) -> None:
@@ -507,12 +681,69 @@ def test_a_ref_with_dots_is_not_made(site: Repository) -> None:
 def test_an_upload_without_a_length_or_beyond_the_limit_is_refused(
     site: Repository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from koguma.images.transfer import server
-
     monkeypatch.setattr(server, "PACK_BYTES_MAX", 1000)
     with served(site.path) as url:
         assert httpx.post(f"{url}/v1/packs", content=b"x" * 1001).status_code == 413
         assert httpx.post(f"{url}/v1/packs", content=iter([b"x" * 10])).status_code == 413
+
+
+def test_uploads_that_are_silent_give_their_places_back(site: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "STALL_S", 0.1)
+    with served(site.path) as url, ExitStack() as stack:
+        silent = [begun(url, "/v1/packs", 1000, stack) for _ in range(server._UPLOADS_MAX)]
+        answer = httpx.post(f"{url}/v1/packs", content=PACK_START + record(BLOB, b"content"), timeout=10)
+        assert [connection.recv(12) for connection in silent] == [b"HTTP/1.1 408"] * len(silent)
+
+    assert answer.status_code == 201
+
+
+def test_pushes_that_wait_keep_no_reader_waiting(site: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
+    arrived, done = [], threading.Event()
+    salvage_at_once = server.Served._salvage
+
+    async def counted(self: server.Served, request: Request) -> Response:
+        arrived.append(request)
+        return await salvage_at_once(self, request)
+
+    monkeypatch.setattr(server.Served, "_salvage", counted)
+    monkeypatch.setattr(server.Served, "_salvage_now", lambda _: done.wait(20) and 0)
+    with served(site.path) as url, ExitStack() as stack:
+        try:
+            for _ in range(45):  # more than there are threads
+                begun(url, "/v1/salvage", 0, stack)
+            while len(arrived) < 45:
+                time.sleep(0.01)
+            assert httpx.get(f"{url}/v1/refs", timeout=5).json() == []
+        finally:
+            done.set()
+
+
+def begun(url: str, path: str, length: int, stack: ExitStack) -> socket.socket:
+    """A connection with a request whose body does not come."""
+    host, _, port = url.removeprefix("http://").partition(":")
+    connection = stack.enter_context(socket.create_connection((host, int(port)), timeout=10))
+    connection.sendall(f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n".encode())
+    return connection
+
+
+def test_labels_follow_the_next_push_whatever_went_wrong_with_the_last(
+    site: Repository, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    updates = []
+
+    def update(repository: Repository) -> None:
+        updates.append(repository)
+        if len(updates) == 1:
+            raise RuntimeError("something nobody thought of")
+
+    monkeypatch.setattr(Repository, "update_labels", update)
+    labels = serving._Labels(site.path)
+    for _ in range(2):
+        labels.later()
+        labels.wait()
+
+    assert len(updates) == 2
+    assert "labels must follow a push" in caplog.text
 
 
 def test_what_an_interrupted_upload_left_is_kept_as_far_as_it_is_right(site: Repository) -> None:
@@ -526,6 +757,25 @@ def test_what_an_interrupted_upload_left_is_kept_as_far_as_it_is_right(site: Rep
     site.objects.refresh()
     assert site.objects.read(sha256(b"whole").digest()) == b"whole"
     assert fsck(site).problems == ()
+
+
+def test_an_upload_that_is_taken_for_dead_before_it_is_locked_begins_anew(
+    site: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock, taken = incoming.fcntl.flock, []
+
+    def salvaged_before(descriptor: int, operation: int) -> None:
+        if not taken:
+            taken.append(True)
+            assert salvage(site.path) == 0
+        lock(descriptor, operation)
+
+    monkeypatch.setattr(incoming.fcntl, "flock", salvaged_before)
+    upload = UploadFile(site.path)
+    upload.write(PACK_START + record(BLOB, b"whole"))
+
+    assert accept(site, upload.path, "test") == 1
+    upload.close()
 
 
 def test_an_interrupted_upload_that_lies_leaves_nothing(site: Repository) -> None:

@@ -2,10 +2,13 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from koguma.contracts.errors import BackendUnreachable
+from koguma.contracts.objects import FakeObjects
 from koguma.images import gc
 from koguma.images.fsck import fsck
 from koguma.images.objects import BLOB, TREE
@@ -13,8 +16,12 @@ from koguma.images.packs import PackReader
 from koguma.images.repair import repair
 from koguma.images.repository import Repository
 from koguma.images.sources import LocalSource, SourcedObject
+from koguma.images.transfer import pushing, source
+from koguma.images.transfer.pushing import push
+from koguma.images.transfer.remotes import Remote
 from koguma.images.trees import DIRECTORY, FILE, Entry, encode, lookup
 from tests.unit.images.making import let_age, listing, make_bootable_tree, make_repository, make_tree
+from tests.unit.images.sites import AT_ONCE
 
 
 @pytest.fixture
@@ -77,6 +84,39 @@ def test_damaged_and_missing_objects_come_back_from_another_repository(
         damaged.checkout("main", tmp_path / "out")
     assert listing(tmp_path / "out") == listing(tmp_path / "tree")
     assert not any((repository.path / "damaged").iterdir())
+
+
+@pytest.mark.parametrize(("failures", "restored"), [(3, 2), (100, 1)])
+def test_a_moment_of_silence_does_not_end_a_repair(
+    pair: tuple[Repository, Path], monkeypatch: pytest.MonkeyPatch, failures: int, restored: int
+) -> None:
+    repository, _ = pair
+    fake = FakeObjects()
+    for module in (pushing, source):
+        monkeypatch.setattr(module, "open_backend", lambda _: fake)
+    site = Remote("site", "s3://fake")
+    push(repository, site, ["main"])
+    damaged = {_damage(repository, b"a"), _damage(repository, b"d/e/b")}
+    read_range, failed = fake.read_range, []
+
+    def breaking_off(name: str, offset: int, length: int) -> Iterator[bytes]:
+        """The first object that is asked for, some bytes at a time."""
+        if len(failed) < failures and (not failed or failed[-1] == (name, offset + length)):
+            failed.append((name, offset + length))
+            yield from read_range(name, offset, 20 if failures < 10 else 0)
+            raise BackendUnreachable("the line went dead")
+        yield from read_range(name, offset, length)
+
+    monkeypatch.setattr(fake, "read_range", breaking_off)
+    said: list[str] = []
+    with Repository.open(repository.path) as again:
+        done = repair(again, source.RemoteSource(again, site, AT_ONCE), say=said.append)
+
+    assert done.restored == restored
+    assert len({item.object for item in done.after.damage} & damaged) == 2 - restored
+    assert [line for line in said if "the line went dead" in line] == [
+        "the source could not give it: the line went dead"
+    ] * (2 - restored)
 
 
 def test_a_source_that_lies_restores_nothing_and_the_damaged_pack_is_kept(pair: tuple[Repository, Path]) -> None:

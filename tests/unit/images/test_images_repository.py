@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from koguma.images import objects
 from koguma.images.commits import TIME_MAX_S, Commit, decode_commit
 from koguma.images.errors import (
     CommitError,
     CorruptError,
+    ImageError,
     RefError,
     RefMovedError,
     RepositoryError,
@@ -58,6 +60,16 @@ def test_what_is_committed_is_what_is_checked_out(repository: Repository, tmp_pa
     repository.checkout(commit.id, tmp_path / "out")
 
     assert listing(tmp_path / "out") == listing(tree)
+
+
+def test_a_commit_too_large_to_be_read_again_is_not_made(
+    repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(objects, "COMMIT_BYTES_MAX", 1000)
+
+    with pytest.raises(ImageError, match="a commit with its message and notes has at most 1000 bytes"):
+        _commit(repository, make_tree(tmp_path / "tree", {"a": "1"}), "x" * 1000)
+    assert repository.refs.every() == []
 
 
 def test_equal_trees_give_equal_ids_wherever_and_whenever_they_were_made(

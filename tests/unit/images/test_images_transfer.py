@@ -10,15 +10,18 @@ import pytest
 
 from koguma.contracts.errors import BackendRefused, BackendUnreachable
 from koguma.contracts.objects import FakeObjects
-from koguma.images.errors import RefMovedError
+from koguma.images.condemned import Stage, write_condemned
+from koguma.images.errors import RefError, RefMovedError, RepositoryError, StorageError
 from koguma.images.fsck import fsck
 from koguma.images.objects import BLOB
+from koguma.images.packfiles import remove_packs
 from koguma.images.refs import RefKind
 from koguma.images.repository import Repository
 from koguma.images.shallow import read_shallow
 from koguma.images.transfer import fetching, pushing
 from koguma.images.transfer.errors import NotFastForwardError, RefRejectedError, RemoteError, TransferError
 from koguma.images.transfer.fetching import clone, fetch, pull
+from koguma.images.transfer.incoming import PartFile
 from koguma.images.transfer.pushing import push
 from koguma.images.transfer.remotes import Remote, add_remote, check_url, find_remote, remotes
 from koguma.images.transfer.server import Access, read_tokens
@@ -71,6 +74,10 @@ def origin(repository: Repository, tree: Path, site: Site) -> Repository:
 
 def remote_of(repository: Repository, name: str = "site") -> Remote:
     return find_remote(repository.path, name)
+
+
+def commit_on(repository: Repository, branch: str, tmp_path: Path) -> str:
+    return repository.commit_tree(make_tree(tmp_path / branch, {"branch": branch}), branch, branch).commit.id
 
 
 def commit(repository: Repository, tree: Path, text: str) -> str:
@@ -324,6 +331,36 @@ def test_signatures_travel_with_commits(origin: Repository, site: Site, tmp_path
     assert verify_commit(copy, tip).valid == (key,)
 
 
+def test_signatures_come_with_a_branch_that_is_fetched_later(origin: Repository, site: Site, tmp_path: Path) -> None:
+    from koguma.images.signatures import signatures_of
+
+    dev = commit_on(origin, "dev", tmp_path)
+    push(origin, remote_of(origin), ["main", "dev"])
+    copy = make_repository(tmp_path / "copy")
+    add_remote(copy.path, "site", site.url)
+    fetch(copy, remote_of(copy), branches=["main"])
+    assert signatures_of(copy.path, dev) == []
+    fetch(copy, remote_of(copy), branches=["dev"])
+
+    assert signatures_of(copy.path, dev) == signatures_of(origin.path, dev)
+
+
+def test_signatures_that_could_not_be_stored_are_read_again(
+    origin: Repository, site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from koguma.images.signatures import signatures_of
+
+    copy, tip = make_repository(tmp_path / "copy"), origin.resolve("main").id
+    add_remote(copy.path, "site", site.url)
+    with monkeypatch.context() as full:
+        full.setattr(fetching, "receive_signatures", lambda *_: (_ for _ in ()).throw(StorageError("the disk is full")))
+        with pytest.raises(StorageError):
+            fetch(copy, remote_of(copy))
+    fetch(copy, remote_of(copy))
+
+    assert signatures_of(copy.path, tip) == signatures_of(origin.path, tip)
+
+
 def test_an_interrupted_transfer_is_taken_up_where_it_ended(
     origin: Repository, site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -457,6 +494,81 @@ def test_what_gc_took_during_a_fetch_is_brought_after_all(
     assert fsck(copy).problems == ()
     copy.checkout("site/main", tmp_path / "out")
     assert listing(tmp_path / "out") == listing(tree)
+
+
+def test_a_push_counts_on_no_pack_that_gc_is_about_to_remove(
+    origin: Repository, site: Site, tmp_path: Path, tree: Path
+) -> None:
+    if site.fake:
+        pytest.skip("a store of blobs has no gc")
+    push(origin, remote_of(origin), ["main", "v1"], delete=True)
+    packs = tmp_path / "site" / "packs"
+    going = [path.stem for path in packs.glob("*.pack")]
+    write_condemned(packs, Stage.WAITING, going)
+    commit(origin, tree, "third")
+    push(origin, remote_of(origin), ["main"])
+
+    remove_packs(packs, going)
+    write_condemned(packs, Stage.WAITING, [])
+    assert fsck(Repository.open(tmp_path / "site")).problems == ()
+
+
+@pytest.mark.parametrize(("bytes_max", "parts"), [(1 << 30, 1), (1000, 3)])
+def test_a_clone_of_many_packs_has_few_files_open(
+    origin: Repository, site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bytes_max: int, parts: int
+) -> None:
+    from koguma.images.transfer import downloading
+
+    for number in range(6):
+        commit_on(origin, f"b{number}", tmp_path)
+        push(origin, remote_of(origin), [f"b{number}"])
+    begun = []
+    monkeypatch.setattr(downloading, "PACK_MAX_BYTES", bytes_max, raising=False)
+    monkeypatch.setattr(downloading, "_PARTS_MAX", 3, raising=False)
+    monkeypatch.setattr(fetching, "PartFile", lambda path: (begun.append(path), PartFile(path))[1])
+    copy, _ = clone(site.url, tmp_path / "copy")
+
+    assert len(begun) <= parts
+    assert fsck(copy).problems == ()
+
+
+def test_a_branch_with_the_longest_name_is_cloned(origin: Repository, site: Site, tmp_path: Path) -> None:
+    name = "b" * 100
+    made = commit_on(origin, name, tmp_path)
+    push(origin, remote_of(origin), [name])
+    copy, _ = clone(site.url, tmp_path / "copy")
+
+    assert copy.resolve(f"origin/{name}").id == made
+    assert fsck(copy).problems == ()
+    with pytest.raises(RefError, match="1 to 100 letters"):
+        copy.create_branch("b" * 101, "main")
+
+
+@pytest.mark.parametrize("existed", [True, False])
+def test_a_clone_that_failed_does_not_stand_in_the_way_of_the_next(
+    origin: Repository, site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, existed: bool
+) -> None:
+    copy = tmp_path / "copy"
+    if existed:
+        copy.mkdir()
+    with monkeypatch.context() as broken:
+        broken.setattr(fetching, "fetch", lambda *_, **__: (_ for _ in ()).throw(BackendRefused("no")))
+        with pytest.raises(BackendRefused):
+            clone(site.url, copy)
+    assert copy.exists() == existed
+    with monkeypatch.context() as broken:
+        broken.setattr(fetching, "open_backend", lambda _: FakeObjects())
+        with pytest.raises(RemoteError, match="must be an image repository"):
+            clone("s3://mistyped", copy)
+    assert copy.exists() == existed
+    clone(site.url, copy)
+
+    with pytest.raises(
+        RepositoryError, match=r"clone into another one, or go on with that: koguma image --repo .* fetch"
+    ):
+        clone(str(origin.path), copy) if not site.fake else clone("s3://another", copy)
+    with pytest.raises(RepositoryError, match=r"koguma image --repo .* remote add origin .* fetch"):
+        clone(site.url, origin.path)
 
 
 def test_an_address_with_credentials_is_refused_and_not_repeated() -> None:

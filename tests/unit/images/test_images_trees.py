@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import struct
+
 import pytest
 
+from koguma.images import trees
 from koguma.images.errors import CorruptError, TreeError
 from koguma.images.trees import (
     CHARACTER,
     DIRECTORY,
     EMPTY_DIGEST,
+    FIFO,
     FILE,
     SYMLINK,
     Entry,
@@ -70,6 +74,33 @@ def test_a_tree_with_a_name_that_reaches_elsewhere_is_refused(name: bytes) -> No
 def test_a_tree_with_a_repeated_name_is_refused() -> None:
     with pytest.raises(CorruptError, match="does not come after"):
         decode(encode([_file(b"a"), _file(b"a")]))
+
+
+def test_a_tree_of_equal_entries_is_refused_at_the_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[object] = []
+    monkeypatch.setattr(trees, "Entry", lambda *fields: made.append(fields))
+    one = encode([Entry(b"a", FIFO, 0o644, 0, 0)])[8:]
+
+    with pytest.raises(CorruptError, match="does not come after"):
+        decode(b"KGT1" + struct.pack("<I", 100_000) + one * 100_000)
+    assert len(made) == 1
+
+
+def test_a_directory_has_a_million_names_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    three = encode([_file(b"%d" % number) for number in range(3)])
+    monkeypatch.setattr(trees, "ENTRIES_MAX", 2)
+
+    with pytest.raises(CorruptError, match="3 entries are more than 2"):
+        decode(three)
+    with pytest.raises(TreeError, match="at most 2 names, got 3"):
+        encode(_file(b"%d" % number) for number in range(3))
+
+
+def test_extended_attributes_ascend() -> None:
+    data = encode([_file(b"a")._replace(xattrs=((b"user.a", b"1"), (b"user.b", b"2")))])
+
+    with pytest.raises(CorruptError, match=r"attribute b'user\.a' does not come after"):
+        decode(data.replace(b"user.b", b"user.a"))
 
 
 @pytest.mark.parametrize("cut", range(1, 60, 7))

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from koguma.images import signatures
+from koguma.images.commits import Commit
 from koguma.images.errors import ImageError, KeyringError, ManifestError, SignatureError
 from koguma.images.fsck import fsck
 from koguma.images.keyring import add_key, export_key, keys_of, revoke_key, rotate_key
@@ -18,14 +20,17 @@ from koguma.images.signatures import (
     all_signatures,
     check_signatures,
     sign_commit,
+    signature_by,
     signatures_of,
     verify_commit,
 )
-from koguma.images.signing import trusted_keys, verify
+from koguma.images.signing import load_signing_key, trusted_keys, verify
 from koguma.images.sources import open_source
+from koguma.images.transfer.ancestry import Complete
 from koguma.images.transfer.errors import RefRejectedError
 from koguma.images.transfer.fetching import clone, pull
 from koguma.images.transfer.pushing import push
+from koguma.images.transfer.receiving import receive
 from koguma.images.transfer.remotes import add_remote, find_remote
 from tests.unit.images.making import make_bootable_tree, make_repository, make_tree
 from tests.unit.images.sites import served
@@ -304,6 +309,51 @@ def test_policy_refuses_at_push_and_at_pull(repository: Repository, tree: Path, 
         add_key(site.path, export_key(repository.path))
         push(repository, find_remote(repository.path, "served"), ["release/1"])
     assert site.refs.get(RefKind.BRANCH, "release/1") == made
+
+
+def test_signatures_that_arrive_are_verified_or_few(repository: Repository, tree: Path) -> None:
+    made = unsigned(repository, tree, "first")
+    mine = signing_id(repository)
+
+    def line(key: str, number: int) -> Signature:
+        return Signature(made, key, base64.b64encode(number.to_bytes(64, "big")).decode())
+
+    sent = [line(mine, number) for number in range(50)]
+    sent += [line(f"{key:016x}", number) for key in range(30) for number in range(20)]
+    receive(repository, [], sent, "me")
+    receive(repository, [], sent, "me")
+
+    kept = signatures_of(repository.path, made)
+    assert (len(kept), len({item.key for item in kept}), mine in {item.key for item in kept}) == (64, 16, False)
+    assert fsck(repository).problems == ()
+    key = load_signing_key(repository.path / "keys")
+    receive(repository, [], [signature_by(key, made, repository.objects.read(bytes.fromhex(made)))], "me")
+    assert verify_commit(repository, made).valid == (mine,)
+
+
+def test_the_log_of_signatures_is_read_once_for_all_that_arrive(
+    repository: Repository, tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = repository.commit_tree(tree, "main", "first").commit.id
+    read, reads = signatures._content, []
+    monkeypatch.setattr(signatures, "_content", lambda path: (reads.append(path), read(path))[1])
+    receive(repository, [], [Signature(made, f"{key:016x}", "A" * 86 + "==") for key in range(20)], "me")
+
+    assert len(reads) == 1
+
+
+def test_of_many_refs_to_one_history_every_commit_is_read_once() -> None:
+    reads = []
+
+    def read(commit: str) -> Commit:
+        reads.append(commit)
+        number = int(commit, 16)
+        return Commit("0" * 64, (f"{number - 1:064x}",) if number else (), "me", number, "m", id=commit)
+
+    complete = Complete(read, lambda _: True, [f"{number:064x}" for number in range(50)])
+
+    assert not complete("f" * 64)
+    assert len(reads) == 50
 
 
 def test_policy_gives_no_label_to_a_ref_that_is_not_signed(repository: Repository, tmp_path: Path) -> None:

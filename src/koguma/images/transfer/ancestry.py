@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from heapq import heappop, heappush
 
 from koguma.images.commits import Commit, history
 from koguma.images.errors import ObjectMissingError
@@ -33,12 +34,27 @@ class Complete:
         return self._tips
 
     def _walk(self, read: Callable[[str], Commit]) -> Iterator[str]:
-        for tip in self._tips:
+        """Each commit once, however many tips lead to it; of one tip the newest first."""
+        seen: set[str] = set()
+        queue: list[tuple[int, str, tuple[str, ...]]] = []
+
+        def look(commit_id: str) -> None:
+            if commit_id in seen:
+                return
+            seen.add(commit_id)
             try:
-                for commit in history(read, tip):
-                    yield commit.id
+                commit = read(commit_id)
             except ObjectMissingError:
-                continue  # a damaged history; what was not seen counts as absent and is brought again
+                return  # a damaged history; what was not seen counts as absent and is brought again
+            heappush(queue, (-commit.time, commit_id, commit.parents))
+
+        for tip in self._tips:
+            look(tip)
+            while queue:
+                _, commit_id, parents = heappop(queue)
+                yield commit_id
+                for parent in parents:
+                    look(parent)
 
 
 def is_ancestor(read: Callable[[str], Commit], old: str, new: str) -> bool:

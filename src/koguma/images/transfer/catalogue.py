@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from itertools import pairwise
@@ -17,6 +17,7 @@ from urllib.parse import unquote
 
 from koguma.contracts.errors import BlobMissing
 from koguma.contracts.objects import Blob, ReadableBackend
+from koguma.images import condemned
 from koguma.images.commits import is_id
 from koguma.images.errors import CorruptError, RefError
 from koguma.images.files import write_atomically
@@ -91,11 +92,15 @@ class Catalogue:
         refs = self._served_refs() if isinstance(self.backend, HttpObjects) else self._listed_refs()
         return Advertised(tuple(refs), self._head(), frozenset(self._shallow()))
 
-    def refresh(self) -> None:
-        """Learn of the packs the remote has now, and load their indexes."""
+    def refresh(self, *, to_stay: bool = False) -> None:
+        """Learn of the packs the remote has now, and load their indexes.
+
+        `to_stay` leaves out those that its gc is about to remove: they can be read, but nothing new may count on them.
+        """
+        going = self._condemned() if to_stay else frozenset()
         names = {blob.name: blob.size_bytes for blob in self._listing("packs/", PACKS_MAX * 2)}
         packs = {name.removesuffix(INDEX_SUFFIX) for name in names if name.endswith(INDEX_SUFFIX)}
-        wanted = {pack for pack in packs if pack + PACK_SUFFIX in names}
+        wanted = {pack for pack in packs if pack + PACK_SUFFIX in names and pack.rpartition("/")[2] not in going}
         self._indexes = {pack: self._indexes.get(pack) or self._load(pack) for pack in sorted(wanted)}
         for path in self._cache.glob("*" + INDEX_SUFFIX):
             if "packs/" + path.stem not in wanted:
@@ -121,23 +126,27 @@ class Catalogue:
             if place is not None:
                 yield object_id, Place(pack + PACK_SUFFIX, *place)
 
-    def signatures(self) -> Iterator[bytes]:
-        """The content of every signature file; each is read once for all time where its name is its digest."""
+    def signatures(self) -> Iterator[tuple[str, bytes]]:
+        """Name and content of every signature file but those that are `signatures_kept`."""
         for blob in self._listing("signatures/", PACKS_MAX):
             name = blob.name.partition("/")[2]
-            cached = self._cache / "signatures" / name
-            kept = re.fullmatch(r"[0-9a-f]{32}", name) is not None
-            if kept and cached.exists():
-                continue
-            yield self._get(blob.name, SIGNATURES_BYTES_MAX)
-            if kept:
-                cached.parent.mkdir(parents=True, exist_ok=True)
-                cached.touch()
+            if not self._kept(name).exists():
+                yield name, self._get(blob.name, SIGNATURES_BYTES_MAX)
+
+    def signatures_kept(self, names: Iterable[str]) -> None:
+        """All lines of these files are in our log: they need not be read again where a name is the content's digest."""
+        for name in names:
+            if re.fullmatch(r"[0-9a-f]{32}", name):
+                self._kept(name).parent.mkdir(parents=True, exist_ok=True)
+                self._kept(name).touch()
 
     def close(self) -> None:
         for index in self._indexes.values():
             index.close()
         self._indexes = {}
+
+    def _kept(self, name: str) -> Path:
+        return self._cache / "signatures-kept" / name
 
     def _require_repository(self) -> None:
         try:
@@ -205,6 +214,14 @@ class Catalogue:
         if not all(is_id(line) for line in lines):
             raise HostileRemoteError(f"a remote's shallow commits must be ids ({self.place})")
         return lines
+
+    def _condemned(self) -> frozenset[str]:
+        """Read before the packs are listed, as FORMAT.md says. One that is damaged condemns nothing, there as here."""
+        name = "packs/" + condemned.FILE_NAME
+        try:
+            return condemned.parse_condemned(self._get(name, LISTING_BYTES_MAX), self.place).packs
+        except (BlobMissing, CorruptError):
+            return frozenset()
 
     def _load(self, pack: str) -> PackReader:
         """The index of a pack, held against its name and for sense, from the cache or the remote."""

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import NamedTuple, Self
 
 from koguma.images.errors import ObjectMissingError
-from koguma.images.objects import ObjectStore
+from koguma.images.objects import PACK_MAX_BYTES, ObjectStore, part_bytes_max
 from koguma.images.packs import RECORD
 from koguma.images.transfer.catalogue import Catalogue, Place
 from koguma.images.transfer.errors import HostileRemoteError
@@ -25,8 +25,11 @@ GAP_MAX_BYTES = 64 * 1024
 """Records that are not wanted are read over when a request of their own would cost more than they do."""
 SPAN_MAX_BYTES = 4 * 1024 * 1024
 CONNECTIONS = 4
+_PARTS_MAX = 64
 
 Progress = Callable[[int], None]
+Require = Callable[[Header], None]
+"""Raises HostileRemoteError for a record that is not the one wanted, before any of its content arrived or is kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,27 +93,33 @@ class Downloads:
     def arrived(self, object_id: bytes) -> bool:
         return any(object_id in part.places for part in self._parts)
 
-    def read_many(self, ids: Iterable[bytes]) -> Mapping[bytes, bytes]:
-        """Commits and trees, from here where they are here, else from the remote; those are kept, too."""
-        found: dict[bytes, bytes] = {}
-        absent: list[bytes] = []
-        for object_id in ids:
-            content = self._read_here(object_id)
-            if content is None:
-                absent.append(object_id)
-            else:
-                found[object_id] = content
-        for arrived in self._arrivals(absent):
+    def read_many(self, ids: Iterable[bytes], kind: int) -> Iterator[tuple[bytes, bytes]]:
+        """Commits or trees, from here where they are here, else from the remote; those are kept, too."""
+        wanted, bytes_max = list(ids), part_bytes_max(kind)
+
+        def require(header: Header) -> None:
+            if header.size > bytes_max:
+                raise HostileRemoteError(
+                    f"a tree or commit has at most {bytes_max} bytes, got {header.size} "
+                    f"({header.id.hex()}, {self._catalogue.place})"
+                )
+
+        for arrived in self._arrivals((item for item in wanted if not self.has(item)), require):
             self._keep(arrived)
-        for object_id in absent:
-            found[object_id] = self._read_here(object_id) or b""
-        return found
+        for object_id in wanted:
+            yield object_id, self._read_here(object_id, kind)
 
     def fetch_files(self, sizes: Mapping[bytes, int]) -> None:
         """Bring contents; each must have the size its tree says."""
-        for arrived in self._arrivals(object_id for object_id in sizes if not self.has(object_id)):
-            for header, _ in arrived.records:
-                self._require_size(header, sizes[header.id])
+
+        def require(header: Header) -> None:
+            if header.size != sizes[header.id]:
+                raise HostileRemoteError(
+                    f"a file must have the {sizes[header.id]} bytes its tree says, got {header.size} "
+                    f"({header.id.hex()}, {self._catalogue.place})"
+                )
+
+        for arrived in self._arrivals((item for item in sizes if not self.has(item)), require):
             self._keep(arrived)
 
     def fetch_packs(self) -> None:
@@ -127,11 +136,10 @@ class Downloads:
                     absent.append((object_id, place))
             missing = sum(place.stored for _, place in absent)
             if absent and here * 10 <= missing:
-                self._next_part()
-                for arrived in self._spans(spans(absent)):
+                for arrived in self._spans(spans(absent), _whatever):
                     self._keep(arrived)
 
-    def _arrivals(self, ids: Iterable[bytes]) -> Iterator[Arrived]:
+    def _arrivals(self, ids: Iterable[bytes], require: Require) -> Iterator[Arrived]:
         places = []
         for object_id in ids:
             place = self._catalogue.find(object_id)
@@ -141,30 +149,31 @@ class Downloads:
                     f"({self._catalogue.place})"
                 )
             places.append((object_id, place))
-        yield from self._spans(spans(places))
+        yield from self._spans(spans(places), require)
 
-    def _spans(self, wanted: list[Span]) -> Iterator[Arrived]:
+    def _spans(self, wanted: list[Span], require: Require) -> Iterator[Arrived]:
         """Ranges in order, the next ones under way while one is worked on."""
         running: deque[Future[Arrived]] = deque()
         todo = deque(wanted)
         while todo or running:
             while todo and len(running) < CONNECTIONS + 2 and todo[0].length <= SPAN_MAX_BYTES + RECORD.size:
-                running.append(self._pool.submit(self._fetch_span, todo.popleft()))
+                running.append(self._pool.submit(self._fetch_span, todo.popleft(), require))
             if running:
                 yield running.popleft().result()
             elif todo:
-                self._fetch_large(todo.popleft())
+                self._fetch_large(todo.popleft(), require)
 
-    def _fetch_span(self, span: Span) -> Arrived:
-        return retrying(lambda: self._try_span(span), self._backoff)
+    def _fetch_span(self, span: Span, require: Require) -> Arrived:
+        return retrying(lambda: self._try_span(span, require), self._backoff)
 
-    def _try_span(self, span: Span) -> Arrived:
+    def _try_span(self, span: Span, require: Require) -> Arrived:
         place = f"{span.pack} at {span.offset}, {self._catalogue.place}"
         pieces = list(self._catalogue.backend.read_range(span.pack, span.offset, span.length))
         data = memoryview(pieces[0] if len(pieces) == 1 else b"".join(pieces))
         records = []
         for header, at in cut(data, place):
             if header.id in span.wanted:
+                require(header)
                 verified(header, data[at + RECORD.size : at + RECORD.size + header.stored], place)
                 records.append((header, at))
         got = {header.id for header, _ in records}
@@ -172,7 +181,7 @@ class Downloads:
             raise _misplaced(next(iter(span.wanted - got)), place)
         return Arrived(data, records)
 
-    def _fetch_large(self, span: Span) -> None:
+    def _fetch_large(self, span: Span, require: Require) -> None:
         """A span of one large record goes to the part file as it arrives."""
         (object_id,) = span.wanted
         place = f"{span.pack} at {span.offset}, {self._catalogue.place}"
@@ -181,20 +190,12 @@ class Downloads:
             stream = Stream(self._catalogue.backend.read_range(span.pack, span.offset, span.length), place)
             header = stream.header()
             if header is None or header.id != object_id or header.stored != span.length - RECORD.size:
-                raise HostileRemoteError(
-                    f"a record must be where its index says, object {object_id.hex()} is not ({place})"
-                )
+                raise _misplaced(object_id, place)
+            require(header)
             self._part().append_pieces(header, stream.take_pieces(header.stored), place)
             return header
 
         self._count([retrying(attempt, self._backoff)])
-
-    def _require_size(self, header: Header, said: int) -> None:
-        if header.size != said:
-            raise HostileRemoteError(
-                f"a file must have the {said} bytes its tree says, got {header.size} "
-                f"({header.id.hex()}, {self._catalogue.place})"
-            )
 
     def _keep(self, arrived: Arrived) -> None:
         self._part().append(arrived.data, arrived.records)
@@ -208,21 +209,20 @@ class Downloads:
             self._progress(size)
 
     def _part(self) -> PartFile:
-        if not self._parts:
-            self._next_part()
+        """The part to add to. They end after a size, as a writer's packs do; each is an open file, so there are few."""
+        if not self._parts or (len(self._parts) < _PARTS_MAX and self._parts[-1].size_bytes >= PACK_MAX_BYTES):
+            self._parts.append(self._new_part())
         return self._parts[-1]
 
-    def _next_part(self) -> None:
-        if not self._parts or self._parts[-1].places:
-            self._parts.append(self._new_part())
-
-    def _read_here(self, object_id: bytes) -> bytes | None:
+    def _read_here(self, object_id: bytes, kind: int) -> bytes:
         for part in self._parts:
-            if record := part.read(object_id):
-                return bytes(verified(*record, "a part file", whole=True))
-        if self._store.contains(object_id):
-            return self._store.read_verified(object_id)
-        return None
+            if (content := part.read(object_id, kind)) is not None:
+                return content
+        return self._store.read_part(object_id, kind, verify=True)
+
+
+def _whatever(_: Header) -> None:
+    """Of a whole pack nobody said yet what its objects are; their trees are held against them later."""
 
 
 def _misplaced(object_id: bytes, place: str) -> HostileRemoteError:

@@ -15,16 +15,16 @@ from pathlib import Path
 from koguma.contracts.errors import BlobMissing
 from koguma.images.commits import decode_commit, history
 from koguma.images.errors import ObjectMissingError, RefMovedError, RepositoryError
-from koguma.images.files import storage_errors
+from koguma.images.files import remove_tree, storage_errors
 from koguma.images.refs import Ref, RefKind
 from koguma.images.repository import Repository, default_author
 from koguma.images.shallow import change_shallow
-from koguma.images.signatures import parse_signatures, receive_signatures
+from koguma.images.signatures import Signature, parse_signatures, receive_signatures
 from koguma.images.transfer.ancestry import Complete, is_ancestor
 from koguma.images.transfer.catalogue import Advertised, Catalogue
 from koguma.images.transfer.downloading import Downloads
 from koguma.images.transfer.errors import NotFastForwardError, RemoteError, TransferError
-from koguma.images.transfer.incoming import PartFile, salvage
+from koguma.images.transfer.incoming import FOLDER, PartFile, salvage
 from koguma.images.transfer.remotes import DEFAULT, Remote, add_remote, check_url, find_remote, open_backend
 from koguma.images.transfer.retrying import Backoff
 from koguma.images.transfer.walk import Walk
@@ -142,19 +142,38 @@ def clone(
 ) -> tuple[Repository, str | None]:
     """Make a repository of another one, `origin`; returns it and the branch it begins with.
 
-    A clone that was interrupted is continued by saying it again.
+    Nothing is made before the remote answers, and what was made goes when nothing could be fetched. A clone that was
+    interrupted is continued by saying it again.
     """
     url = check_url(url)
+    before = list(directory.iterdir()) if directory.is_dir() else None
+    _require_answer(Remote(DEFAULT, url, str(token_file.absolute()) if token_file else None), directory)
+    try:
+        return _clone(url, directory, depth, token_file, progress)
+    except BaseException:
+        if not before and not _has_fetched(directory):
+            for made in [directory] if before is None else list(directory.iterdir()):
+                remove_tree(made)
+        raise
+
+
+def _clone(
+    url: str, directory: Path, depth: int | None, token_file: Path | None, progress: Progress | None
+) -> tuple[Repository, str | None]:
     repository = Repository.init(directory)
     try:
         remote = find_remote(repository.path, DEFAULT)
         if remote.url != url:
             raise RepositoryError(
-                f"a clone needs a new directory or one it began itself, {str(directory)!r} is of {remote.url}"
+                f"a clone needs a new directory or one it began itself, {str(directory)!r} is of {remote.url}; "
+                f"clone into another one, or go on with that: koguma image --repo {directory} fetch"
             )
     except RemoteError:
         if repository.refs.every():
-            raise RepositoryError(f"a clone needs a new or empty directory, got {str(directory)!r}") from None
+            raise RepositoryError(
+                f"a clone needs a new or empty directory, got {str(directory)!r}; fetch into that with: koguma image "
+                f"--repo {directory} remote add {DEFAULT} {url}, then koguma image --repo {directory} fetch"
+            ) from None
         remote = add_remote(repository.path, DEFAULT, url, token_file)
     fetched = fetch(repository, remote, depth=depth, progress=progress)
     names = [ref.name for ref in fetched.advertised.refs if ref.kind is RefKind.BRANCH]
@@ -165,6 +184,20 @@ def clone(
         fast_forward(repository, branch, commit, f"clone of {url}", remote.name)
         repository.refs.set_head(branch)
     return repository, branch
+
+
+def _require_answer(remote: Remote, directory: Path) -> None:
+    """Raises what is wrong with the address, the token or the remote."""
+    backend = open_backend(remote)
+    try:
+        Catalogue(backend, directory / "cache").advertised()
+    finally:
+        backend.close()
+
+
+def _has_fetched(directory: Path) -> bool:
+    """Whether a clone left something that its next attempt need not bring again."""
+    return any(any((directory / name).glob("*")) for name in ("packs", FOLDER))
 
 
 class _Fetch:
@@ -271,8 +304,17 @@ class _Fetch:
         return True
 
     def _note_signatures(self) -> None:
-        files = self._catalogue.signatures()
-        receive_signatures(self._repository, (item for content in files for item in parse_signatures(content)))
+        """Keep the signatures of commits that are here; a file that has those of others is read again next time."""
+        store = self._repository.objects
+        found: dict[Signature, None] = {}
+        whole = []
+        for name, content in self._catalogue.signatures():
+            lines = list(parse_signatures(content))
+            found.update((line, None) for line in lines if store.contains(bytes.fromhex(line.commit)))
+            if all(line in found for line in lines):
+                whole.append(name)
+        receive_signatures(self._repository, found)
+        self._catalogue.signatures_kept(whole)
 
     def _note_shallow(self, boundary: set[str], came: set[str], complete: Complete) -> None:
         """Commits whose parents are left out; those whose parents all came, or are here wholly, are ordinary again.

@@ -1,15 +1,17 @@
 """Blobs of a repository that `koguma image serve` offers, over HTTP or HTTPS; read only.
 
 A client that trusts nothing it is told: no redirects, bodies of the announced length only, ranges exactly as asked for,
-silence for at most STALL_S. The bearer token is in a header and in no message. Other requests of the server's (sending
-packs, moving refs) go through `request`.
+STALL_S for the whole head of an answer, a body no slower than RATE_MIN_BYTES_PER_S. The bearer token is in a header and
+in no message. Other requests of the server's (sending packs, moving refs) go through `request`.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
+import socket
 import ssl
 import threading
 import time
@@ -26,6 +28,8 @@ from koguma.images.transfer.limits import LISTING_BYTES_MAX, RATE_MIN_BYTES_PER_
 
 _BLOB_NAME = re.compile(r"[A-Za-z0-9_%+-][A-Za-z0-9._%+/-]{0,400}")
 _SHOWN_BYTES = 300
+_SENT_BYTES = 64 * 1024
+"""A socket's time is for all that is sent at once: a slow line takes so much in it."""
 _BUSY = (408, 425, 429, 500, 502, 503, 504)
 
 
@@ -84,6 +88,7 @@ class HttpObjects:
                 raise BackendUnreachable(
                     f"a range must have the {length} bytes asked for, it broke off after {got} ({name}, {self.place})"
                 )
+            allow(response, self._stall_s)
             if response.read(1):
                 raise ObjectBackendError(f"a range must end where it was asked to, {name} goes on ({self.place})")
 
@@ -120,10 +125,16 @@ class HttpObjects:
             sent = {"Accept-Encoding": "identity", "User-Agent": "koguma", **(headers or {})}
             if self._token:
                 sent["Authorization"] = f"Bearer {self._token}"
-            connection.request(method, self._base + path, body=body, headers=sent)
+            if isinstance(body, bytes):
+                sent["Content-Length"] = str(len(body))
+            connection.request(method, self._base + path, body=None if body is None else _small(body), headers=sent)
             response = connection.getresponse()
+            allow(response, self._stall_s)
             yield response
+            if response.length == 0:
+                response.read(0)  # only this tells it that it was read to its end
             if response.isclosed() and not response.will_close:
+                connection.sock.settimeout(self._stall_s)
                 with self._guard:
                     self._idle.append(connection)
                 return
@@ -165,15 +176,23 @@ class HttpObjects:
 
     def _pieces(self, response: HTTPResponse, length: int, name: str) -> Iterator[bytes]:
         """A body as it arrives, at most `length` bytes of it. One that only drips is cut as silence is."""
-        started, got = time.monotonic(), 0
-        while got < length and (piece := response.read1(min(CHUNK_BYTES, length - got))):
-            got += len(piece)
-            yield piece
-            if time.monotonic() - started > self._stall_s + got / RATE_MIN_BYTES_PER_S:
+        waited, got = 0.0, 0
+        while got < length:
+            started = time.monotonic()
+            try:
+                allow(response, self._stall_s + got / RATE_MIN_BYTES_PER_S - waited)
+                piece = response.read1(min(CHUNK_BYTES, length - got))
+            except TimeoutError:
+                waited += time.monotonic() - started
                 raise BackendUnreachable(
                     f"a remote must send {RATE_MIN_BYTES_PER_S} bytes a second or more, got {got} bytes "
-                    f"in {time.monotonic() - started:.0f} s ({name}, {self.place})"
-                )
+                    f"in {waited:.0f} s ({name}, {self.place})"
+                ) from None
+            if not piece:
+                return
+            waited += time.monotonic() - started
+            got += len(piece)
+            yield piece
 
     def require(self, response: HTTPResponse, expected: tuple[int, ...], name: str) -> None:
         if response.status in expected:
@@ -188,7 +207,7 @@ class HttpObjects:
 
     def error_text(self, response: HTTPResponse) -> str:
         """What the server says went wrong, in printable characters."""
-        data = response.read(_SHOWN_BYTES * 4)
+        data = b"".join(self._pieces(response, _SHOWN_BYTES * 4, "an error"))
         try:
             text = str(json.loads(data)["error"])
         except (ValueError, KeyError, TypeError, RecursionError):
@@ -199,10 +218,62 @@ class HttpObjects:
         with self._guard:
             if self._idle:
                 return self._idle.pop()
+        connection: HTTPConnection
         if self._https:
             context = ssl.create_default_context(cafile=os.environ.get("SSL_CERT_FILE"))
-            return HTTPSConnection(self._host, self._port, timeout=self._stall_s, context=context)
-        return HTTPConnection(self._host, self._port, timeout=self._stall_s)
+            connection = HTTPSConnection(self._host, self._port, timeout=self._stall_s, context=context)
+        else:
+            connection = HTTPConnection(self._host, self._port, timeout=self._stall_s)
+        connection.response_class = _Answer
+        return connection
+
+
+class _Answer(HTTPResponse):
+    """An answer of which every byte must come in time: heads, chunk sizes and trailers would be read without end.
+
+    Its head has the time that the socket has.
+    """
+
+    def __init__(self, sock: socket.socket, *arguments: Any, **named: Any) -> None:
+        super().__init__(sock, *arguments, **named)
+        self.timed = _Timed(sock, self.fp.detach())
+        self.fp = io.BufferedReader(self.timed)
+
+
+class _Timed(io.RawIOBase):
+    """What a socket receives, until a moment that `allow` sets."""
+
+    def __init__(self, sock: socket.socket, raw: io.RawIOBase) -> None:
+        self._socket = sock
+        self._raw = raw
+        self.deadline = time.monotonic() + (sock.gettimeout() or 0)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        left = self.deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("timed out")
+        self._socket.settimeout(left)
+        return self._raw.readinto(buffer)
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+def allow(response: HTTPResponse, seconds: float) -> None:
+    """What is read of an answer from now on has to come within so many seconds, all of it."""
+    assert isinstance(response, _Answer)  # noqa: S101 - for the type checker; connections make no other
+    response.timed.deadline = time.monotonic() + seconds
+
+
+def _small(body: bytes | Iterable[bytes]) -> Iterator[bytes | memoryview]:
+    for piece in [body] if isinstance(body, bytes) else body:
+        view = memoryview(piece)
+        for at in range(0, len(view), _SENT_BYTES):
+            yield view[at : at + _SENT_BYTES]
 
 
 def _words(error: BaseException) -> str:

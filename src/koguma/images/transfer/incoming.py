@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Container, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
-from functools import partial
+from collections import deque
+from collections.abc import Container, Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager, suppress
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -21,11 +22,12 @@ from koguma.images.commits import decode_commit
 from koguma.images.condemned import condemned_names
 from koguma.images.errors import CorruptError
 from koguma.images.files import storage_errors, write_all
-from koguma.images.objects import BLOB, COMMIT
+from koguma.images.objects import BLOB, COMMIT, TREE, part_bytes_max
 from koguma.images.packfiles import adopt_pack, pack_name
 from koguma.images.packindex import VERSION, encode_index
 from koguma.images.packs import PACK_HEADER, PACK_MAGIC, RECORD, filler_record
 from koguma.images.transfer.errors import HostileRemoteError
+from koguma.images.transfer.limits import RECORDS_MAX
 from koguma.images.transfer.records import LARGE_BYTES, Check, Header, parse_header, verified
 from koguma.images.trees import DIRECTORY, FILE, decode
 
@@ -36,6 +38,7 @@ FOLDER = "incoming"
 _PREFIX = "part-"
 _BUFFER_BYTES = 4 * 1024 * 1024
 _PIECE_BYTES = 1024 * 1024
+_IN_FLIGHT_MAX = 6
 
 Places = dict[bytes, tuple[int, int]]
 Batch = list[tuple[Header, int]]
@@ -50,12 +53,8 @@ class PartFile:
     """
 
     def __init__(self, repository: Path) -> None:
-        folder = repository / FOLDER
-        folder.mkdir(mode=0o700, exist_ok=True)
         self._repository = repository
-        self._path = folder / f"{_PREFIX}{os.urandom(8).hex()}"
-        self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self._path, self._fd = _create(repository)
         self.places: Places = {}
         self._parts: set[bytes] = set()
         """Trees and commits among them."""
@@ -104,14 +103,21 @@ class PartFile:
         self._note(header, start)
         self.size_bytes = start + RECORD.size + header.stored
 
-    def read(self, object_id: bytes) -> tuple[Header, bytes] | None:
-        """A record that arrived already, if it did."""
+    def read(self, object_id: bytes, kind: int) -> bytes | None:
+        """A tree or commit that arrived already, if it did. Raises CorruptError when it is larger than any."""
         place = self.places.get(object_id)
         if place is None:
             return None
         self.flush()
-        data = os.pread(self._fd, RECORD.size + place[1], place[0])
-        return Header(data[: RECORD.size], *_fields(data[: RECORD.size])), data[RECORD.size :]
+        offset, stored = place
+        header = parse_header(os.pread(self._fd, RECORD.size, offset), "a part file")
+        bytes_max = part_bytes_max(kind)
+        if max(header.size, stored) > bytes_max:
+            raise CorruptError(
+                f"a tree or commit has at most {bytes_max} bytes, got {header.size} ({object_id.hex()}, a part file)"
+            )
+        payload = os.pread(self._fd, stored, offset + RECORD.size)
+        return bytes(verified(header, payload, "a part file", whole=True))
 
     def flush(self) -> None:
         if self._pending:
@@ -170,11 +176,7 @@ class UploadFile:
     """A pack that somebody sends, as it arrives and not yet verified; `accept` verifies it."""
 
     def __init__(self, repository: Path) -> None:
-        folder = repository / FOLDER
-        folder.mkdir(mode=0o700, exist_ok=True)
-        self.path = folder / f"{_PREFIX}{os.urandom(8).hex()}"
-        self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self.path, self._fd = _create(repository)
         self.size_bytes = 0
 
     def write(self, data: bytes) -> None:
@@ -213,9 +215,8 @@ def accept(repository: Repository, path: Path, place: str) -> int:
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     try:
-        headers, end = _scan(descriptor, place, strict=True)
-        places = {header.id: (at, header.stored) for header, at in headers}
-        _require_closed(repository, descriptor, headers, places, place)
+        places, parts, end = _scan(descriptor, place, strict=True)
+        _require_closed(repository, descriptor, parts, places, place)
         os.fsync(descriptor)
         if places:
             publish_pack(repository.path, path, places, end)
@@ -229,28 +230,37 @@ def accept(repository: Repository, path: Path, place: str) -> int:
     return len(places)
 
 
-def _require_closed(repository: Repository, descriptor: int, headers: Batch, places: Places, place: str) -> None:
-    for header, at in headers:
-        if header.kind == BLOB:
-            continue
+def _require_closed(repository: Repository, descriptor: int, parts: Batch, places: Places, place: str) -> None:
+    """What trees and commits refer to is here; what they name as a tree or commit is none of the larger files."""
+    store = repository.objects
+    for header, at in parts:
         content = verified(header, os.pread(descriptor, header.stored, at + RECORD.size), place, whole=True)
-        for below in _referred(header, bytes(content), repository):
-            if below not in places and not repository.objects.contains(below):
+        for below, kind in _referred(header, bytes(content), repository).items():
+            if below not in places and not store.contains(below):
                 raise HostileRemoteError(
                     f"a pack must come after what it refers to, object {below.hex()} is not here "
                     f"(wanted by {header.id.hex()}, {place})"
                 )
+            if kind == BLOB:
+                continue
+            size = _header(descriptor, places[below][0], place).size if below in places else store.describe(below).size
+            if size > part_bytes_max(kind):
+                raise HostileRemoteError(
+                    f"a tree or commit has at most {part_bytes_max(kind)} bytes, object {below.hex()} has {size} "
+                    f"(wanted by {header.id.hex()}, {place})"
+                )
 
 
-def _referred(header: Header, content: bytes, repository: Repository) -> list[bytes]:
+def _referred(header: Header, content: bytes, repository: Repository) -> dict[bytes, int]:
+    """What a tree or commit refers to, each as what."""
     try:
         if header.kind == COMMIT:
             commit = decode_commit(content, header.id.hex())
             parents = () if commit.id in repository.shallow else commit.parents
-            return [bytes.fromhex(item) for item in (commit.tree, *parents)]
-        return [
-            entry.digest for entry in decode(content) if entry.kind == DIRECTORY or (entry.kind == FILE and entry.size)
-        ]
+            return {bytes.fromhex(item): COMMIT for item in parents} | {bytes.fromhex(commit.tree): TREE}
+        entries = decode(content)
+        files = {entry.digest: BLOB for entry in entries if entry.kind == FILE and entry.size}
+        return files | {entry.digest: TREE for entry in entries if entry.kind == DIRECTORY}
     except CorruptError as error:
         raise HostileRemoteError(f"a pack's trees and commits must be readable: {error}") from None
 
@@ -281,10 +291,11 @@ def _with_filler(path: Path, places: Places, size_bytes: int) -> tuple[Places, i
 
 def _salvage_one(repository: Path, path: Path, descriptor: int) -> int:
     try:
-        headers, end = _scan(descriptor, str(path))
+        places, parts, end = _scan(descriptor, str(path))
     except HostileRemoteError:
-        headers, end = [], 0  # an upload that broke the rules and died before it was refused
-    places = {header.id: (at, header.stored) for header, at in headers if header.kind == BLOB}
+        places, parts, end = {}, [], 0  # an upload that broke the rules and died before it was refused
+    for header, _ in parts:
+        del places[header.id]
     if not places:
         path.unlink(missing_ok=True)
         return 0
@@ -294,20 +305,42 @@ def _salvage_one(repository: Path, path: Path, descriptor: int) -> int:
     return len(places)
 
 
-def _scan(descriptor: int, place: str, *, strict: bool = False) -> tuple[Batch, int]:
-    """The whole, verified records of a file and where the last of them ends; `strict`: which must be its end."""
+def _scan(descriptor: int, place: str, *, strict: bool = False) -> tuple[Places, Batch, int]:
+    """Where the whole, verified records of a file are, the trees and commits among them, and where the last of all
+    ends; `strict`: which must be its end.
+    """
     size = os.fstat(descriptor).st_size
     start = os.pread(descriptor, len(PACK_START), 0)
     if start != PACK_START:
         raise HostileRemoteError(f"a pack must start with {PACK_MAGIC!r} version {VERSION}, got {start!r} ({place})")
-    found: Batch = []
-    with ThreadPoolExecutor(thread_name_prefix="verify") as pool:
-        for batch in pool.map(partial(_verify_batch, descriptor, place), _batches(descriptor, size, place)):
-            found += batch
-    end = found[-1][1] + RECORD.size + found[-1][0].stored if found else len(PACK_START)
+    places: Places = {}
+    parts: Batch = []
+    end = len(PACK_START)
+    with closing(_verified_batches(descriptor, size, place)) as batches:
+        for header, at in chain.from_iterable(batches):
+            if header.id in places or len(places) >= RECORDS_MAX:
+                raise HostileRemoteError(
+                    f"a pack has at most {RECORDS_MAX} objects and each once, {header.id.hex()} is one more ({place})"
+                )
+            places[header.id] = (at, header.stored)
+            if header.kind != BLOB:
+                parts.append((header, at))
+            end = at + RECORD.size + header.stored
     if strict and end != size:
         raise HostileRemoteError(f"a pack must consist of whole records, it breaks off at {end} ({place})")
-    return found, end
+    return places, parts, end
+
+
+def _verified_batches(descriptor: int, size: int, place: str) -> Generator[Batch]:
+    """In order; few of them are in memory, however many records a file has."""
+    running: deque[Future[Batch]] = deque()
+    with ThreadPoolExecutor(thread_name_prefix="verify") as pool:
+        for batch in _batches(descriptor, size, place):
+            running.append(pool.submit(_verify_batch, descriptor, place, batch))
+            if len(running) > _IN_FLIGHT_MAX:
+                yield running.popleft().result()
+        for future in running:
+            yield future.result()
 
 
 def _batches(descriptor: int, size: int, place: str) -> Iterator[Batch]:
@@ -315,7 +348,7 @@ def _batches(descriptor: int, size: int, place: str) -> Iterator[Batch]:
     at, start = len(PACK_START), len(PACK_START)
     batch: Batch = []
     while size - at >= RECORD.size:
-        header = parse_header(os.pread(descriptor, RECORD.size, at), place)
+        header = _header(descriptor, at, place)
         if size - at - RECORD.size < header.stored:
             break
         batch.append((header, at))
@@ -325,6 +358,10 @@ def _batches(descriptor: int, size: int, place: str) -> Iterator[Batch]:
             batch, start = [], at
     if batch:
         yield batch
+
+
+def _header(descriptor: int, at: int, place: str) -> Header:
+    return parse_header(os.pread(descriptor, RECORD.size, at), place)
 
 
 def _verify_batch(descriptor: int, place: str, batch: Batch) -> Batch:
@@ -339,6 +376,20 @@ def _verify_batch(descriptor: int, place: str, batch: Batch) -> Batch:
             check.feed(os.pread(descriptor, length, payload_at + position))
         check.finish(header.stored)
     return batch
+
+
+def _create(repository: Path) -> tuple[Path, int]:
+    """A new part file and its descriptor, locked: whoever salvages sees that its writer lives."""
+    folder = repository / FOLDER
+    folder.mkdir(mode=0o700, exist_ok=True)
+    while True:
+        path = folder / f"{_PREFIX}{os.urandom(8).hex()}"
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with suppress(BlockingIOError):  # somebody salvages and took it for dead in the instant before it was locked
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if path.exists():
+                return path, descriptor
+        os.close(descriptor)
 
 
 @contextmanager
@@ -359,8 +410,3 @@ def _own(path: Path) -> Iterator[int | None]:
         yield descriptor if path.exists() and path.stat().st_ino == os.fstat(descriptor).st_ino else None
     finally:
         os.close(descriptor)
-
-
-def _fields(raw: bytes) -> tuple[int, int, int, int, int, bytes]:
-    crc, kind, codec, _, stored, size, object_id = RECORD.unpack(raw)
-    return crc, kind, codec, stored, size, object_id

@@ -8,15 +8,12 @@ REF_BYTES_MAX = 4096
 LISTING_BYTES_MAX = 16 * 1024 * 1024
 """A listing of refs or packs, in an HTTP answer."""
 PACKS_MAX = 50_000
+RECORDS_MAX = 10_000_000
+"""Objects of one pack."""
 INDEX_BYTES_MAX = 512 * 1024 * 1024
-"""An index of ten million objects."""
-COMMIT_BYTES_MAX = 4 * 1024 * 1024
-TREE_BYTES_MAX = 256 * 1024 * 1024
-"""A directory with some millions of names."""
+"""An index of so many."""
 OBJECT_BYTES_MAX = 1 << 40
 """One file; also the most that one payload may grow to when it is decompressed."""
-DEPTH_MAX = 1024
-"""Directories below each other: more do not fit in a path."""
 COMMITS_MAX = 5_000_000
 ENTRIES_MAX = 200_000_000
 SIGNATURES_BYTES_MAX = 256 * 1024 * 1024

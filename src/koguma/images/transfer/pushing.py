@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -159,10 +160,10 @@ class _Push:
         if not tips:
             return 0, 0, []
         store = self._repository.objects
-        self._catalogue.refresh()
+        self._catalogue.refresh(to_stay=True)
         theirs = [ref.commit for ref in advertised.refs]
         complete = Complete(self._repository.commit, store.contains, theirs)
-        plan = Walk(one_by_one(store.read_verified), self._catalogue.has, complete).run(
+        plan = Walk(one_by_one(partial(store.read_part, verify=True)), self._catalogue.has, complete).run(
             tips, shallow=self._repository.shallow, bases=complete.tips
         )
         cut = plan.boundary - advertised.shallow

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from koguma.images.errors import ImageError, ObjectMissingError, RefMovedError
@@ -53,23 +54,24 @@ def receive(
         store.refresh()
         repository.forget_shallow()
         receive_signatures(repository, signatures)
-        return [_one(repository, update, author) for update in updates]
+        complete = Complete(repository.commit, store.contains, [ref.commit for ref in repository.refs.every()])
+        return [_one(repository, update, complete, author) for update in updates]
 
 
-def _one(repository: Repository, update: RefUpdate, author: str) -> RefResult:
+def _one(repository: Repository, update: RefUpdate, complete: Complete, author: str) -> RefResult:
     try:
-        _move(repository, update, author)
+        _move(repository, update, complete, author)
     except ImageError as error:
         return RefResult(update, str(error), isinstance(error, RefMovedError))
     return RefResult(update, None)
 
 
-def _move(repository: Repository, update: RefUpdate, author: str) -> None:
+def _move(repository: Repository, update: RefUpdate, complete: Complete, author: str) -> None:
     check_ref_name(update.name)
     if update.new is None:
         repository.refs.delete(update.kind, update.name, old=update.old or NO_COMMIT)
         return
-    _require_whole(repository, update.new)
+    _require_whole(repository, update.new, complete)
     if update.old and update.old != update.new and not update.force:
         if update.kind is RefKind.TAG:
             raise ImageError(f"a tag stays where it is, {update.name!r} is at {update.old[:12]} ({repository.path})")
@@ -81,13 +83,12 @@ def _move(repository: Repository, update: RefUpdate, author: str) -> None:
     repository.refs.update(update.kind, update.name, update.new, old=update.old, author=author, reason="push")
 
 
-def _require_whole(repository: Repository, commit: str) -> None:
+def _require_whole(repository: Repository, commit: str, complete: Complete) -> None:
     store = repository.objects
-    complete = Complete(repository.commit, store.contains, [ref.commit for ref in repository.refs.every()])
     if complete(commit):
         return
     try:
-        plan = Walk(one_by_one(store.read_verified), store.contains, complete).run(
+        plan = Walk(one_by_one(partial(store.read_part, verify=True)), store.contains, complete).run(
             [commit], shallow=repository.shallow, bases=complete.tips
         )
     except ObjectMissingError as error:

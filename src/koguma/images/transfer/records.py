@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 
 import zstandard
 
-from koguma.images.objects import BLOB, COMMIT, TREE
+from koguma.images.objects import BLOB, COMMIT, COMMIT_BYTES_MAX, TREE, TREE_BYTES_MAX
 from koguma.images.packs import RAW, RECORD, ZSTD
 from koguma.images.transfer.errors import HostileRemoteError
-from koguma.images.transfer.limits import COMMIT_BYTES_MAX, OBJECT_BYTES_MAX, TREE_BYTES_MAX
+from koguma.images.transfer.limits import OBJECT_BYTES_MAX
 
 LARGE_BYTES = 4 * 1024 * 1024
 """Payloads and contents from this size on are worked through in pieces."""

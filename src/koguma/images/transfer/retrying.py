@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -20,6 +20,10 @@ class Backoff:
     first_s: float = 0.2
     longest_s: float = 10.0
     sleep: Callable[[float], None] = time.sleep
+
+    def wait(self, failures: int) -> None:
+        """After so many failures, one after the other."""
+        self.sleep(min(self.longest_s, self.first_s * 2 ** (failures - 1)))
 
 
 def retrying(
@@ -38,4 +42,23 @@ def retrying(
             failures = 1 if progressed() else failures + 1
             if failures >= backoff.attempts_max:
                 raise
-            backoff.sleep(min(backoff.longest_s, backoff.first_s * 2 ** (failures - 1)))
+            backoff.wait(failures)
+
+
+def resumed(read: Callable[[int], Iterator[bytes]], backoff: Backoff) -> Iterator[bytes]:
+    """The pieces that `read` gives from an offset on, at first 0. After an error that is worth a retry it is asked for
+    the rest; only attempts that bring nothing count.
+    """
+    got = failures = 0
+    while True:
+        try:
+            for piece in read(got):
+                got, failures = got + len(piece), 0
+                yield piece
+        except KogumaError as error:
+            failures += 1
+            if not error.retry or failures >= backoff.attempts_max:
+                raise
+            backoff.wait(failures)
+        else:
+            return

@@ -10,7 +10,8 @@ POST /v1/refs           {"updates": […], "signatures": […], "author": "…"}
 ```
 
 Errors are `{"error": "<rule, value, place>"}`. What arrives is trusted in nothing: sizes are bounded, digests verified,
-and refs move only to what is whole (`receiving`). Serves no other file than those named.
+and refs move only to what is whole (`receiving`). A body that is silent or drips is given up, so that nobody holds what
+others wait for. Serves no other file than those named.
 """
 
 from __future__ import annotations
@@ -21,12 +22,13 @@ import json
 import os
 import re
 import stat
-import threading
-from collections.abc import Awaitable, Callable, Iterator
+import time
+import unicodedata
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -42,17 +44,28 @@ from koguma.images.signatures import Signature, parse_signatures
 from koguma.images.transfer.directory import DirectoryObjects
 from koguma.images.transfer.errors import HostileRemoteError, RemoteError
 from koguma.images.transfer.incoming import UploadFile, accept, salvage
-from koguma.images.transfer.limits import LISTING_BYTES_MAX, PACK_BYTES_MAX, REFS_MAX
+from koguma.images.transfer.limits import (
+    LISTING_BYTES_MAX,
+    PACK_BYTES_MAX,
+    RATE_MIN_BYTES_PER_S,
+    REFS_MAX,
+    STALL_S,
+)
 from koguma.images.transfer.receiving import RefUpdate, receive
 
 _SERVED = re.compile(
-    r"koguma-repository|HEAD|shallow|packs/pack-[0-9a-f]{32}\.(pack|idx)|refs/(heads|tags)/[A-Za-z0-9%._+-]{1,300}"
+    r"koguma-repository|HEAD|shallow|packs/pack-[0-9a-f]{32}\.(pack|idx)|packs/condemned|refs/(heads|tags)/[A-Za-z0-9%._+-]{1,300}"
     r"|signatures/(log|[0-9a-f]{32})"
 )
 _LISTED = ("packs/", "refs/heads/", "refs/tags/", "signatures/")
 _RANGE = re.compile(r"bytes=(\d{1,18})-(\d{0,18})")
 _PIECE_BYTES = 1024 * 1024
 _UPLOADS_MAX = 8
+_NAME_MAX, _AUTHOR_MAX = 300, 200
+_NO_LINE = {"Cc", "Cs", "Zl", "Zp"}
+"""Kinds of characters that one line of text has none of: controls, halves of surrogate pairs, separators of lines."""
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -105,7 +118,8 @@ class Served:
         self._on_push = on_push
         self._blobs = DirectoryObjects(repository.path)
         self._uploads = asyncio.Semaphore(_UPLOADS_MAX)
-        self._receiving = threading.Lock()
+        self._receiving = asyncio.Lock()
+        """One push changes the repository at a time. Those that wait take none of the threads that readers need."""
 
     def application(self) -> Starlette:
         routes = [
@@ -129,10 +143,10 @@ class Served:
                 return _error(403, "this server takes no pushes from this token; it must be started with --allow-push")
             try:
                 return await handler(request)
-            except HostileRemoteError as error:
-                return _error(422, str(error))
-            except KogumaError as error:
-                return _error(503 if error.retry else 409, str(error))
+            except ClientDisconnect:
+                return Response(status_code=499)
+            except (KogumaError, _SlowSenderError) as error:
+                return _error(_status_of(error), str(error))
 
         return answer
 
@@ -186,16 +200,14 @@ class Served:
             try:
                 pending: list[bytes] = []
                 size = 0
-                async for piece in request.stream():
+                async for piece in _arriving(request):
                     pending.append(piece)
                     size += len(piece)
                     if size >= _PIECE_BYTES:
                         await run_in_threadpool(upload.write, b"".join(pending))
                         pending, size = [], 0
                 await run_in_threadpool(upload.write, b"".join(pending))
-                objects = await run_in_threadpool(self._accept, upload)
-            except ClientDisconnect:
-                return Response(status_code=499)
+                objects = await self._alone(self._accept, upload)
             except OSError as error:
                 upload.path.unlink(missing_ok=True)
                 return _error(507, f"a pack must fit on the server's disk: {error.strerror}")
@@ -204,36 +216,66 @@ class Served:
         return JSONResponse({"objects": objects}, status_code=201)
 
     async def _salvage(self, _request: Request) -> Response:
-        return JSONResponse({"objects": await run_in_threadpool(self._salvage_now)})
+        return JSONResponse({"objects": await self._alone(self._salvage_now)})
 
     async def _move(self, request: Request) -> Response:
-        body = b""
-        async for piece in request.stream():
+        body = bytearray()
+        async for piece in _arriving(request):
             body += piece
             if len(body) > LISTING_BYTES_MAX:
                 return _error(413, f"a request to move refs has at most {LISTING_BYTES_MAX} bytes")
         try:
             document = json.loads(body)
             updates, signatures = _updates(document), _signatures(document)
-            author = str(document["author"])[:200]
+            author = _line(document["author"])
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             return _error(400, f"a request to move refs must have the form the server's description gives: {error}")
-        results = await run_in_threadpool(self._receive, updates, signatures, author)
+        results = await self._alone(receive, self._repository, updates, signatures, author)
         if any(result.problem is None for result in results):
             self._on_push()
         return JSONResponse([{"problem": result.problem, "retry": result.retry} for result in results])
 
+    async def _alone(self, work: Callable[..., T], *arguments: Any) -> T:
+        async with self._receiving:
+            return await run_in_threadpool(work, *arguments)
+
     def _accept(self, upload: UploadFile) -> int:
-        with self._receiving, self._repository.objects.writing():
+        with self._repository.objects.writing():
             return accept(self._repository, upload.path, "the pack that was sent")
 
     def _salvage_now(self) -> int:
-        with self._receiving, self._repository.objects.writing():
+        with self._repository.objects.writing():
             return salvage(self._repository.path)
 
-    def _receive(self, updates: list[RefUpdate], signatures: list[Signature], author: str) -> list[Any]:
-        with self._receiving:
-            return list(receive(self._repository, updates, signatures, author))
+
+class _SlowSenderError(Exception):
+    """The body of a request is silent, or slower than an answer may be."""
+
+
+async def _arriving(request: Request) -> AsyncIterator[bytes]:
+    """A body as it arrives. Raises _SlowSenderError."""
+    stream = aiter(request.stream())
+    waited, got = 0.0, 0
+    while True:
+        started = time.monotonic()
+        try:
+            piece = await asyncio.wait_for(anext(stream), max(0, STALL_S + got / RATE_MIN_BYTES_PER_S - waited))
+        except StopAsyncIteration:
+            return
+        except TimeoutError:
+            raise _SlowSenderError(
+                f"what is sent must come at {RATE_MIN_BYTES_PER_S} bytes a second or more, got {got} bytes"
+            ) from None
+        waited += time.monotonic() - started
+        got += len(piece)
+        yield piece
+
+
+def _line(text: object) -> str:
+    """A line of text that somebody sent, cut to a bearable length."""
+    if not isinstance(text, str) or any(unicodedata.category(char) in _NO_LINE for char in text):
+        raise ValueError(f"an author is one line of text, got {str(text)[:80]!r}")
+    return text[:_AUTHOR_MAX]
 
 
 def _updates(document: Any) -> list[RefUpdate]:
@@ -243,8 +285,8 @@ def _updates(document: Any) -> list[RefUpdate]:
     updates = []
     for item in items:
         kind, name, old, new = item["kind"], item["name"], item["old"], item["new"]
-        if kind not in ("heads", "tags") or not isinstance(name, str):
-            raise ValueError("an update has a kind, heads or tags, and a name")
+        if kind not in ("heads", "tags") or not isinstance(name, str) or len(name) > _NAME_MAX:
+            raise ValueError(f"an update has a kind, heads or tags, and a name of at most {_NAME_MAX} characters")
         if not all(commit is None or is_id(commit) for commit in (old, new)) or (old is None and new is None):
             raise ValueError("old and new are commit ids or null")
         updates.append(RefUpdate(RefKind(kind), name, old, new, item.get("force") is True))
@@ -276,5 +318,12 @@ def _read(path: Path, start: int, end: int) -> Iterator[bytes]:
             yield piece
 
 
+def _status_of(error: Exception) -> int:
+    if isinstance(error, KogumaError):
+        return 422 if isinstance(error, HostileRemoteError) else 503 if error.retry else 409
+    return 408
+
+
 def _error(status: int, text: str) -> Response:
-    return JSONResponse({"error": text}, status_code=status)
+    # What of a body did not arrive yet is not waited for.
+    return JSONResponse({"error": text}, status_code=status, headers={"Connection": "close"} if status == 408 else None)

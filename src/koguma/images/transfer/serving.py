@@ -102,6 +102,8 @@ class _Labels:
                     repository.update_labels()
             except ImageError as error:
                 log.warning("labels must follow a push: %s", error)  # the next update of labels makes them
+            except Exception:  # this thread must live on, or no label would be made until the next start
+                log.exception("labels must follow a push")
 
 
 def _address(listen: str) -> tuple[str, int]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from koguma.errors import KogumaError
+from koguma.images.objects import BLOB
 from koguma.images.packs import RECORD
 from koguma.images.repository import Repository
 from koguma.images.sources import ObjectSource, SourcedObject
@@ -12,14 +14,16 @@ from koguma.images.transfer.errors import HostileRemoteError, RemoteError
 from koguma.images.transfer.fetching import cache_of
 from koguma.images.transfer.records import Check, Header, Stream
 from koguma.images.transfer.remotes import Remote, find_remote, open_backend
+from koguma.images.transfer.retrying import Backoff, resumed
 
 
 class RemoteSource:
-    """One remote; its indexes are read when it is first asked."""
+    """One remote. What it cannot give for the moment is asked for again, from where it broke off."""
 
-    def __init__(self, repository: Repository, remote: Remote) -> None:
+    def __init__(self, repository: Repository, remote: Remote, backoff: Backoff | None = None) -> None:
+        self._backoff = backoff or Backoff()
         self._backend = open_backend(remote)
-        self._catalogue = Catalogue(self._backend, cache_of(repository, remote))
+        self._catalogue = Catalogue(self._backend, cache_of(repository, remote), self._backoff)
         self._catalogue.advertised()
         self._catalogue.refresh()
 
@@ -30,8 +34,14 @@ class RemoteSource:
     def fetch(self, ids: Iterable[bytes]) -> Iterator[SourcedObject]:
         for object_id in ids:
             place = self._catalogue.find(object_id)
-            if place is not None:
-                yield self._object(object_id, place)
+            if place is None:
+                continue
+            try:
+                found = self._object(object_id, place)
+            except KogumaError as error:
+                # Whoever asked for it goes on with the next.
+                found = SourcedObject(object_id, BLOB, map(_raise, [error]))
+            yield found
 
     def close(self) -> None:
         self._catalogue.close()
@@ -39,8 +49,13 @@ class RemoteSource:
 
     def _object(self, object_id: bytes, place: Place) -> SourcedObject:
         where = f"{place.pack} at {place.offset}, {self.name}"
-        pieces = self._backend.read_range(place.pack, place.offset, RECORD.size + place.stored)
-        stream = Stream(pieces, where)
+        end = place.offset + RECORD.size + place.stored
+
+        def read(got: int) -> Iterator[bytes]:
+            start = place.offset + got
+            return self._backend.read_range(place.pack, start, end - start) if start < end else iter(())
+
+        stream = Stream(resumed(read, self._backoff), where)
         header = stream.header()
         if header is None or header.id != object_id or header.stored != place.stored:
             raise HostileRemoteError(
@@ -57,6 +72,10 @@ def _content(header: Header, stream: Stream, where: str) -> Iterator[bytes]:
         for content in check.unfold(piece):
             yield bytes(content)
     check.finish(arrived)
+
+
+def _raise(error: KogumaError) -> bytes:
+    raise error
 
 
 def open_remote_source(repository: Repository, text: str) -> ObjectSource | None:

@@ -9,22 +9,31 @@ Pure but for the lookups it is given, so that fetching, pushing and the check be
 3. Whatever else is reached is asked for one by one. That an object is there says nothing of what it refers to: a
    transfer that was cut short leaves such objects.
 
-Objects are read in layers, all directories of one depth at once, because the other side may be far away.
+Objects are brought in layers, all directories of one depth at once, because the other side may be far away; of what is
+there then, one at a time is held.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from koguma.images.commits import Commit, decode_commit
 from koguma.images.errors import CorruptError, ImageError
+from koguma.images.objects import COMMIT, TREE
 from koguma.images.transfer.errors import HostileRemoteError
-from koguma.images.transfer.limits import COMMITS_MAX, DEPTH_MAX, ENTRIES_MAX
-from koguma.images.trees import DIRECTORY, FILE, Entry, decode, read_root
+from koguma.images.transfer.limits import COMMITS_MAX, ENTRIES_MAX
+from koguma.images.trees import DEPTH_MAX, DIRECTORY, FILE, Entry, decode, read_root
 
-ReadMany = Callable[[Iterable[bytes]], Mapping[bytes, bytes]]
-"""The contents of these commits and trees, wherever they come from. Raises when one cannot be had."""
+
+class ReadMany(Protocol):
+    """Reads commits or trees, wherever they come from."""
+
+    def __call__(self, ids: Iterable[bytes], kind: int) -> Iterator[tuple[bytes, bytes]]:
+        """Each id with its content, which is read when it is asked for. Raises when one cannot be had, and CorruptError
+        when it is larger than any of its kind.
+        """
 
 
 @dataclass(slots=True)
@@ -32,7 +41,7 @@ class Plan:
     """What a destination lacks."""
 
     commits: dict[str, Commit] = field(default_factory=dict)
-    """New commits, those nearest the tips first."""
+    """New commits, those nearest the tips first; without their texts, which may be megabytes."""
     boundary: set[str] = field(default_factory=set)
     """Of these, the ones whose parents are left out on purpose."""
     parts: dict[bytes, None] = field(default_factory=dict)
@@ -91,12 +100,12 @@ class Walk:
         layer = list(dict.fromkeys(tip for tip in tips if not self._complete(tip)))
         level = 1
         while layer:
-            contents = self._read([bytes.fromhex(item) for item in layer])
             below: dict[str, None] = {}
-            for commit_id in layer:
-                commit = decode_commit(contents[bytes.fromhex(commit_id)], commit_id)
+            for object_id, content in self._read([bytes.fromhex(item) for item in layer], COMMIT):
+                commit_id = object_id.hex()
+                commit = _bare(decode_commit(content, commit_id))
                 self.plan.commits[commit_id] = commit
-                self._miss(bytes.fromhex(commit_id))
+                self._miss(object_id)
                 if not commit.parents:
                     continue
                 if commit_id in shallow or (depth is not None and level >= depth):
@@ -121,33 +130,35 @@ class Walk:
             return
         root = self._root(root_id)
         self._miss(root_id)
-        layer: list[tuple[bytes, bytes | None]] = [(root.digest, base_root[1].digest if base_root else None)]
-        for _ in range(DEPTH_MAX):
-            fresh = {tree: before for tree, before in layer if tree != before and tree not in self._seen}
-            if not fresh:
-                return
+        layer: dict[bytes, bytes | None] = {root.digest: base_root[1].digest if base_root else None}
+        depth = 0
+        while fresh := {tree: old for tree, old in layer.items() if tree != old and tree not in self._seen}:
+            if depth > DEPTH_MAX:
+                raise HostileRemoteError(
+                    f"directories lie at most {DEPTH_MAX} below each other (commit {commit.id[:12]})"
+                )
+            depth += 1
             self._seen.update(fresh)
-            contents = self._read(dict.fromkeys([*fresh, *(before for before in fresh.values() if before)]))
-            layer = []
-            for tree, before in fresh.items():
+            layer = {}
+            for tree, content in self._read(fresh, TREE):
                 self._miss(tree)
-                layer += self._entries_of(contents[tree], contents[before] if before else None)
-        raise HostileRemoteError(f"directories lie at most {DEPTH_MAX} below each other (commit {commit.id[:12]})")
+                before = fresh[tree]
+                layer.update(self._entries_of(content, self._one(before, TREE) if before else None))
 
-    def _entries_of(self, content: bytes, before: bytes | None) -> list[tuple[bytes, bytes | None]]:
+    def _entries_of(self, content: bytes, before: bytes | None) -> dict[bytes, bytes | None]:
         """Note the files of a directory; returns its directories, each with the base's of the same name."""
         entries = decode(content)
         self._entries += len(entries)
         if self._entries > ENTRIES_MAX:
             raise HostileRemoteError(f"trees have at most {ENTRIES_MAX} entries, got more")
         known = {entry.name: entry for entry in decode(before)} if before else {}
-        below = []
+        below = {}
         for entry in entries:
             same = known.get(entry.name)
             if same is not None and (same.kind, same.digest, same.size) == (entry.kind, entry.digest, entry.size):
                 continue
             if entry.kind == DIRECTORY:
-                below.append((entry.digest, same.digest if same is not None and same.kind == DIRECTORY else None))
+                below[entry.digest] = same.digest if same is not None and same.kind == DIRECTORY else None
             elif entry.kind == FILE and entry.size:
                 self._file(entry)
         return below
@@ -169,14 +180,17 @@ class Walk:
             self.plan.parts[object_id] = None
 
     def _root(self, root_id: bytes) -> Entry:
-        return read_root(lambda item: self._read([item])[item], root_id)
+        return read_root(lambda item: self._one(item, TREE), root_id)
+
+    def _one(self, object_id: bytes, kind: int) -> bytes:
+        return next(content for _, content in self._read([object_id], kind))
 
     def _root_of(self, commit_id: str) -> tuple[bytes, Entry] | None:
         """The root object of a base commit; None where the base itself is damaged, which makes the walk a full one."""
         commit = self.plan.commits.get(commit_id)
         try:
             if commit is None:
-                commit = decode_commit(self._read([bytes.fromhex(commit_id)])[bytes.fromhex(commit_id)], commit_id)
+                commit = decode_commit(self._one(bytes.fromhex(commit_id), COMMIT), commit_id)
             tree = bytes.fromhex(commit.tree)
             return tree, self._root(tree)
         except (CorruptError, HostileRemoteError):
@@ -185,6 +199,11 @@ class Walk:
             return None
 
 
-def one_by_one(read: Callable[[bytes], bytes]) -> ReadMany:
-    """Reads many objects with a function that reads one."""
-    return lambda ids: {object_id: read(object_id) for object_id in ids}
+def _bare(commit: Commit) -> Commit:
+    """What a walk follows of a commit: a remote may send megabytes of text, or of one parent, in a few bytes."""
+    return commit._replace(parents=tuple(dict.fromkeys(commit.parents)), author="", message="", notes={})
+
+
+def one_by_one(read: Callable[[bytes, int], bytes]) -> ReadMany:
+    """Reads many objects with a function that reads one of a kind."""
+    return lambda ids, kind: ((object_id, read(object_id, kind)) for object_id in ids)
