@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
 
+from koguma.images import files
 from koguma.images.edit import commit_edit, discard
 from koguma.images.errors import EditError
 from koguma.images.merging.conflicts import Conflict, Problem
@@ -26,16 +26,15 @@ def test_a_session_that_was_being_thrown_away_when_it_was_killed_is_none(
     operation = Operation(MERGE, head, "other", "Merge", (head,))
     begin(repository, "main", Session(head, operation=operation))
     write_conflicts(repository, "main", [Conflict(b"a", Problem.TEXT, "changed", "changed")])
-    remove = shutil.rmtree
 
     def killed(folder: Path) -> None:
         (folder / "conflicts.json").unlink()
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(shutil, "rmtree", killed)
-    with pytest.raises(KeyboardInterrupt):
-        discard(repository, "main")
-    monkeypatch.setattr(shutil, "rmtree", remove)
+    with monkeypatch.context() as patched:
+        patched.setattr(files, "_remove_below", killed)
+        with pytest.raises(KeyboardInterrupt):
+            discard(repository, "main")
 
     assert pending_edits(repository) == []
     with pytest.raises(EditError, match="no pending edit"):
