@@ -38,6 +38,11 @@ def kept_image(repository: Path, tree: str) -> Path:
     return repository / "cache" / "images" / f"{tree}.squashfs"
 
 
+def has_whole_image(repository: Path, tree: str) -> bool:
+    """Whether the root image of a tree is known to have all that the tree has; POSIX ACLs have no place in it."""
+    return _whole_path(kept_image(repository, tree)).exists()
+
+
 def copy_kept_image(repository: Repository, tree: str, output: Path) -> bool:
     """Write the root image of a tree that is kept already to a new file; False: there is none that is whole.
 
@@ -74,12 +79,14 @@ def provide_image(
             os.link(same, path)
             return ManifestFile(path.name, size, digest)
     forget_image(kept)  # damaged on the disk and no donor; or notes without their image
-    packed = write_image(repository.objects, root, path, donor_of(repository, commit), progress)
+    written = write_image(repository.objects, root, path, donor_of(repository, commit), progress)
     digest, size = file_digest(path)
     make_private_directory(kept.parent)
     # Before the image: one that a power cut left without its last blocks is found out by its digest.
     write_atomically(_digest_path(kept), f"{digest} {size}".encode())
-    write_atomically(note_path(kept), encode_note(packed))
+    write_atomically(note_path(kept), encode_note(written.packed))
+    if written.whole:
+        write_atomically(_whole_path(kept), b"")
     os.link(path, kept)
     return ManifestFile(path.name, size, digest)
 
@@ -116,7 +123,7 @@ def forget_unused_image(image: Path) -> None:
 def forget_image(image: Path) -> None:
     from koguma.images.squashfs.donors import note_path  # noqa: PLC0415 - `log` must start fast
 
-    for path in (image, _digest_path(image), note_path(image)):
+    for path in (image, _digest_path(image), _whole_path(image), note_path(image)):
         path.unlink(missing_ok=True)
 
 
@@ -139,6 +146,10 @@ def _mtime(path: Path) -> float:
 
 def _digest_path(image: Path) -> Path:
     return image.with_suffix(".sha256")
+
+
+def _whole_path(image: Path) -> Path:
+    return image.with_suffix(".whole")
 
 
 def _as_made(repository: Path, image: Path, tree: str) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -23,10 +24,12 @@ from koguma.images.fsck import fsck
 from koguma.images.kernels import find_boot_files
 from koguma.images.pins import announce_use
 from koguma.images.repository import Repository
+from koguma.images.rootimages import has_whole_image
 from koguma.images.signing import create_keys, load_signing_key, sign, trusted_keys, verify
 from koguma.model.errors import InvalidValue
 from koguma.model.manifest import Manifest, ManifestFile
 from tests.unit.images.making import let_age, make_bootable_tree, make_tree
+from tests.unit.images.test_images_overlay import ACL
 
 _NOTHING_STAYS = "[labels]\nkeep_commits_per_branch = 0\nkeep_days = 0\ngrace_minutes = 0\n"
 
@@ -404,6 +407,17 @@ def test_a_repository_with_labels_turned_off_makes_nothing_bootable(repository: 
     assert [(item.commit, item.reason) for item in state.unlabelled] == [
         (commit.id, "labels are turned off ([labels] enabled in policy.toml)")
     ]
+
+
+def test_an_image_that_lacks_an_acl_is_not_said_to_be_whole(repository: Repository, tmp_path: Path) -> None:
+    plain = repository.commit_tree(make_bootable_tree(tmp_path / "tree"), "main", "without").commit
+    os.setxattr(tmp_path / "tree" / "etc" / "motd", "system.posix_acl_access", ACL)
+    with_acl = repository.commit_tree(tmp_path / "tree", "main", "with an ACL").commit
+    repository.update_labels()
+
+    assert has_whole_image(repository.path, plain.tree)
+    assert repository.root_image(with_acl.tree)
+    assert not has_whole_image(repository.path, with_acl.tree)
 
 
 def test_a_kept_image_that_was_damaged_on_the_disk_is_made_anew(repository: Repository, tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ def _files(seed: int) -> dict[str, str | bytes]:
 
 def _image(repository: Repository, revision: str, path: Path, donor: Path | None = None) -> bytes:
     root = repository.root(repository.resolve(revision))
-    note_path(path).write_bytes(encode_note(write_image(repository.objects, root, path, donor)))
+    note_path(path).write_bytes(encode_note(write_image(repository.objects, root, path, donor).packed))
     return path.read_bytes()
 
 

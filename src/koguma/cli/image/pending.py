@@ -29,9 +29,11 @@ def resolved(
     context: typer.Context,
     paths: Annotated[list[str], typer.Argument(help="Paths in the image; a directory means all below it.")],
     branch: Into = None,
-    ours: Annotated[bool, typer.Option("--ours", help="Take the whole path from the branch.")] = False,
-    theirs: Annotated[bool, typer.Option("--theirs", help="Take the whole path from what is merged.")] = False,
-    base: Annotated[bool, typer.Option("--base", help="Take the whole path from what both came from.")] = False,
+    ours: Annotated[
+        bool, typer.Option("--ours", help="Take the path, or what is in conflict of it, from the branch.")
+    ] = False,
+    theirs: Annotated[bool, typer.Option("--theirs", help="Take it from what is merged.")] = False,
+    base: Annotated[bool, typer.Option("--base", help="Take it from what both came from.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Even with conflict markers in it.")] = False,
 ) -> None:
     """Say that the conflicts of these paths are settled, or settle them by taking one side."""

@@ -49,7 +49,7 @@ def blame(
         print_json(_blame_document(where, belongs, lines, entries))
         return
     if belongs:
-        print(f"/{printable(where)} belongs to {', '.join(belongs[:8])}{' …' if len(belongs) > 8 else ''}\n")
+        print(f"/{printable(where)} belongs to {one_line(', '.join(belongs[:8]))}{' …' if len(belongs) > 8 else ''}\n")
     commits = [line.commit for line in lines or []] + [entry.commit for entry in entries]
     author = max((len(one_line(commit.author)) for commit in commits), default=0)
     for line in lines or []:

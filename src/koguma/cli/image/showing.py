@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from koguma.cli.errors import one_line
 from koguma.cli.image.printing import printable
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def print_diff(diff: Diff, read: Read | None = None, form: Form | None = None, *
         _print_files(diff)
     print(summary(diff))
     for note in diff.notes:
-        print(f"note: {note}")
+        print(f"note: {one_line(note)}")
 
 
 def summary(diff: Diff) -> str:
@@ -77,11 +78,11 @@ def _print_packages(diff: Diff, *, whole: bool) -> None:
     for package in diff.packages:
         versions = " -> ".join(version for version in (package.old_version, package.new_version) if version)
         architecture = f":{package.architecture}" if package.architecture else ""
-        print(f"{package.change:10} {package.name}{architecture} {versions}")
+        print(f"{package.change:10} {one_line(f'{package.name}{architecture} {versions}')}")
         for entry in package.changelog if whole else package.changelog[:1]:
             if whole:
-                print(f"           {entry.version}")
-                print("".join(f"             {line.rstrip()}\n" for line in entry.text.splitlines()), end="")
+                print(f"           {one_line(entry.version)}")
+                print("".join(f"             {one_line(line.rstrip())}\n" for line in entry.text.splitlines()), end="")
             elif entry.head:
                 print(f"           {shortened(entry.head)}")
     if diff.packages:

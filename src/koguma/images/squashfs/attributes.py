@@ -14,10 +14,13 @@ class Attributes:
         self._pairs = Metadata()
         self._sets: dict[Xattrs, int] = {}
         self._table: list[bytes] = []
+        self.lost = False
+        """Whether a file had some that squashfs has no place for."""
 
     def place_of(self, entry: Entry) -> int:
         """Where a file's set is in the table, NO_ATTRIBUTES when it has none that squashfs has a place for."""
         kept = tuple(pair for pair in entry.xattrs if pair[0].startswith(layout.ATTRIBUTE_PREFIXES))
+        self.lost = self.lost or len(kept) < len(entry.xattrs)
         if not kept:
             return layout.NO_ATTRIBUTES
         place = self._sets.get(kept)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 from koguma.images.files import write_all, write_parts
 from koguma.images.objects import ObjectStore
@@ -18,10 +19,19 @@ from koguma.images.trees import NORMAL_MTIME_NS, Entry
 Progress = Callable[[int], None]
 
 
+class Written(NamedTuple):
+    """What there is to know of an image besides its bytes."""
+
+    packed: dict[bytes, Packed]
+    """Where it has what, for a note beside it (`donors`)."""
+    whole: bool
+    """Whether it has all that the tree has: squashfs has no place for POSIX ACLs."""
+
+
 def write_image(
     store: ObjectStore, root: Entry, output: Path, donor: Path | None = None, progress: Progress | None = None
-) -> dict[bytes, Packed]:
-    """Write the tree to a new file; returns where it has what, for a note beside it (`donors`).
+) -> Written:
+    """Write the tree to a new file.
 
     Blocks that the image `donor` has are copied; whatever it has, the result is the same. `progress` is told the bytes
     of content that are packed. Raises CorruptError for a damaged store, TreeError for what no squashfs can hold.
@@ -30,13 +40,13 @@ def write_image(
     descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
     try:
         contents = _with_contents(store, folders, descriptor, donor, progress)
-        _write_tables(folders, contents, descriptor)
+        whole = _write_tables(folders, contents, descriptor)
     except BaseException:
         output.unlink(missing_ok=True)
         raise
     finally:
         os.close(descriptor)
-    return contents.packed()
+    return Written(contents.packed(), whole)
 
 
 def _with_contents(
@@ -60,7 +70,8 @@ def _pack(
     return pack_contents(store, entries, descriptor, donor, progress)
 
 
-def _write_tables(folders: list[Folder], contents: Contents, descriptor: int) -> None:
+def _write_tables(folders: list[Folder], contents: Contents, descriptor: int) -> bool:
+    """Whether they have all that the tree has."""
     inodes = Inodes(folders, contents)
     at = inodes_at = os.lseek(descriptor, 0, os.SEEK_CUR)
     inode_blocks = inodes.inodes.to_bytes()
@@ -90,6 +101,7 @@ def _write_tables(folders: list[Folder], contents: Contents, descriptor: int) ->
         fragments_at=fragments_at,
     )
     write_all(descriptor, layout.superblock(tables))
+    return not inodes.attributes.lost
 
 
 def _newest_time_s(folders: list[Folder]) -> int:
