@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 
 from koguma.images.errors import TreeError
 from koguma.images.objects import TREE, ObjectWriter
-from koguma.images.trees import DIRECTORY, Entry, Read, check_name, decode, encode, encode_root, link_id
+from koguma.images.trees import DIRECTORY, Entry, Read, check_name, decode, encode, encode_root, link_id, room_for_depth
 
 
 class Folder:
@@ -84,6 +84,7 @@ class Folder:
         return self.entry._replace(digest=writer.add(TREE, encode(entries)))
 
 
+@room_for_depth()
 def store_root(root: Folder, writer: ObjectWriter) -> bytes:
     """Store a draft; returns the id of its root object."""
     return writer.add(TREE, encode_root(root.store(writer)))

@@ -65,7 +65,7 @@ class Searcher:
 
     def search(self, root: Entry, paths: PathSpec | None = None) -> Iterator[Hit]:
         """Files of a tree that match, in order of their paths."""
-        files = _files(self._store.read, root, b"", paths or PathSpec())
+        files = _files(self._store.read, root, paths or PathSpec())
         with ThreadPoolExecutor(max(2, os.cpu_count() or 1), thread_name_prefix="grep") as pool:
             yield from self._hits(pool, files)
 
@@ -116,10 +116,17 @@ def _hit(path: bytes, future: Future[tuple[Found, bool]]) -> Iterator[Hit]:
         yield Hit(path, lines, binary)
 
 
-def _files(read: Read, root: Entry, path: bytes, paths: PathSpec) -> Iterator[tuple[bytes, Entry]]:
-    for entry in decode(read(root.digest)):
-        below = path + b"/" + entry.name if path else entry.name
+def _files(read: Read, root: Entry, paths: PathSpec) -> Iterator[tuple[bytes, Entry]]:
+    """The files that the paths mean, in order."""
+    stack = [(b"", iter(decode(read(root.digest))))]
+    while stack:
+        path, entries = stack[-1]
+        entry = next(entries, None)
+        if entry is None:
+            stack.pop()
+            continue
+        below = path + entry.name
         if entry.kind == DIRECTORY and paths.leads_to(below):
-            yield from _files(read, entry, below, paths)
+            stack.append((below + b"/", iter(decode(read(entry.digest)))))
         elif entry.kind == FILE and entry.size and paths.covers(below):
             yield below, entry

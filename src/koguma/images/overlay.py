@@ -19,9 +19,10 @@ from koguma.images.draft import Folder, link_ids_in, settle_links
 from koguma.images.errors import TreeError
 from koguma.images.hashing import FileHasher
 from koguma.images.inodes import compiled_stems, entry_of, kept_mtime_ns
-from koguma.images.trees import DIRECTORY, EMPTY_DIGEST, FILE, LINK_BYTES, Entry
+from koguma.images.trees import DIRECTORY, EMPTY_DIGEST, FILE, LINK_BYTES, Entry, room_for_depth
 
 
+@room_for_depth()
 def apply_upper(
     upper: bytes, root: Folder, hasher: FileHasher, *, keep_times: bool = False, left_out: Collection[bytes] = ()
 ) -> None:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import gc
 import os
 import stat
-import sys
 import time
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -34,10 +33,18 @@ from koguma.images.statcache import (
     StatCache,
     has_ctimes,
 )
-from koguma.images.trees import DEPTH_MAX, DIRECTORY, EMPTY_DIGEST, FILE, Entry, decode, encode, encode_root, link_id
-
-_FRAMES_MAX = 2 * DEPTH_MAX + 500
-"""A comprehension is a frame, too."""
+from koguma.images.trees import (
+    DEPTH_MAX,
+    DIRECTORY,
+    EMPTY_DIGEST,
+    FILE,
+    Entry,
+    decode,
+    encode,
+    encode_root,
+    link_id,
+    room_for_depth,
+)
 
 _NO_NAMES = b"\0\0"
 """The signature of an empty directory."""
@@ -146,13 +153,13 @@ class _walking:  # noqa: N801 - used like a function
     """Room for the deepest path; and the collector of cycles rests: a walk makes many objects and no cycles."""
 
     def __enter__(self) -> None:
-        self._before = sys.getrecursionlimit()
+        self._room = room_for_depth()
+        self._room.__enter__()
         self._collected = gc.isenabled()
-        sys.setrecursionlimit(max(self._before, _FRAMES_MAX))
         gc.disable()
 
     def __exit__(self, *_: object) -> None:
-        sys.setrecursionlimit(self._before)
+        self._room.__exit__(None, None, None)
         if self._collected:
             gc.enable()
 

@@ -8,7 +8,9 @@ object is the `tree` of a commit.
 from __future__ import annotations
 
 import struct
+import sys
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from hashlib import sha256
 from typing import NamedTuple
@@ -286,6 +288,17 @@ def walk(read: Read, root: Entry, path: bytes = b"") -> Iterator[tuple[bytes, En
                 break
         else:
             stack.pop()
+
+
+@contextmanager
+def room_for_depth() -> Iterator[None]:
+    """Let what follows directories by calls within calls, four to each at most, reach the deepest of them."""
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(max(before, 4 * DEPTH_MAX + 500))
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(before)
 
 
 def lookup(read: Read, root: Entry, path: bytes) -> Entry | None:

@@ -11,9 +11,10 @@ import stat
 
 from koguma.images.draft import Folder
 from koguma.images.inodes import entry_of
-from koguma.images.trees import CHARACTER, DIRECTORY, NORMAL_MTIME_NS, Entry, Read, decode
+from koguma.images.trees import CHARACTER, DIRECTORY, NORMAL_MTIME_NS, Entry, Read, decode, room_for_depth
 
 
+@room_for_depth()
 def restore_untouched(read: Read, upper: bytes, draft: Folder, tree: Entry) -> None:
     """Change the draft, to which the upper layer was applied, where that is as it was laid out from `tree`."""
     entry = _restored(upper, os.lstat(upper), draft.entry, tree)

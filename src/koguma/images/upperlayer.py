@@ -16,12 +16,13 @@ from koguma.images.checkout import apply_attributes, create
 from koguma.images.errors import EditError
 from koguma.images.inodes import entry_of
 from koguma.images.objects import ObjectStore
-from koguma.images.trees import CHARACTER, DIRECTORY, FILE, Entry, decode, lookup, walk
+from koguma.images.trees import CHARACTER, DIRECTORY, FILE, Entry, decode, lookup, room_for_depth, walk
 
 _OPAQUE = ("trusted.overlay.opaque", "user.overlay.opaque")
 """With the value "y" on a directory that replaced the lower one."""
 
 
+@room_for_depth()
 def lay_out(store: ObjectStore, lower: Entry, wanted: Entry, upper: Path) -> None:
     """Fill an empty upper layer so that over `lower` it shows `wanted`. Needs root."""
     layer = _Layer(store, os.fsencode(upper))

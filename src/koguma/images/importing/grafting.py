@@ -6,16 +6,13 @@ commit must not hold what a checkout could not write. Works without root.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
 
 from koguma.images.draft import Folder, settle_links, store_root
 from koguma.images.errors import TreeError
 from koguma.images.hashing import FileHasher
 from koguma.images.importing import acl, attributes
 from koguma.images.importing.options import (
-    DEPTH_LIMIT,
     PATH_MAX_BYTES,
     Budget,
     ImportOptions,
@@ -37,6 +34,7 @@ from koguma.images.trees import (
     TARGET_MAX_BYTES,
     Entry,
     Xattrs,
+    room_for_depth,
 )
 
 WHITEOUT = b".wh."
@@ -308,7 +306,7 @@ class Grafter:
     def store(self) -> bytes:
         """Wait for all files, finish the draft and store it; returns the id of its root object."""
         self._hasher.finish()
-        with _deep_recursion():
+        with room_for_depth():
             self._settle()
             settle_links(self._root, self._links)
             return store_root(self._root, self._writer)
@@ -357,14 +355,3 @@ def _forget_attributes(folder: Folder) -> None:
 def _check_length(part: bytes, place: bytes) -> None:
     if len(part) > NAME_MAX_BYTES:
         raise TreeError(f"a file name has at most {NAME_MAX_BYTES} bytes, got {len(part)} in {place[:400]!r}")
-
-
-@contextmanager
-def _deep_recursion() -> Iterator[None]:
-    """Drafts are walked and stored recursively, two frames to a directory."""
-    before = sys.getrecursionlimit()
-    sys.setrecursionlimit(max(before, 4 * DEPTH_LIMIT))
-    try:
-        yield
-    finally:
-        sys.setrecursionlimit(before)

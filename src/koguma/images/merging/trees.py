@@ -28,7 +28,7 @@ from koguma.images.merging.rules import Rule, rule_for
 from koguma.images.merging.text import is_text, merge_text
 from koguma.images.merging.undecided import withhold
 from koguma.images.objects import BLOB, ObjectWriter
-from koguma.images.trees import DIRECTORY, FILE, KIND_NAMES, SYMLINK, Entry, Read, decode, lookup
+from koguma.images.trees import DIRECTORY, FILE, KIND_NAMES, SYMLINK, Entry, Read, decode, lookup, room_for_depth
 
 MERGED_MAX_BYTES = 256 * 1024 * 1024
 """Larger files are not read into memory to be merged; they conflict."""
@@ -45,6 +45,7 @@ class Merged:
     notes: list[Note] = field(default_factory=list)
 
 
+@room_for_depth()
 def merge_trees(
     read: Read,
     writer: ObjectWriter,
