@@ -81,8 +81,9 @@ def _refusal(error: OSError | UnicodeError) -> str:
 
 
 def _drop_output() -> None:
-    """What could not be written before is not tried again when Python ends."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    """What could not be written before is not tried again when Python ends, which would change the exit status."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

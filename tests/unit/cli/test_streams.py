@@ -33,7 +33,7 @@ def run(repository: Repository) -> Run:
         command = f'exec "$0" -m koguma image --repo "$1" {words} {redirected}'
         return subprocess.run(
             ["bash", "-c", command, sys.executable, repository.path],
-            env=os.environ | environ,
+            env={name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"} | environ,
             capture_output=True,
             timeout=60,
             check=False,
