@@ -294,7 +294,7 @@ class Repository:
             )
             commit = self.add_commit(writer, root, [base] if base else [], message, author=author, notes=notes)
             writer.finish()
-            return self._publish(commit, branch, base)
+            return self.publish(commit, branch, base)
 
     def add_commit(
         self,
@@ -326,18 +326,16 @@ class Repository:
             )
         return commit._replace(id=writer.add(COMMIT, content).hex())
 
-    def _publish(self, commit: Commit, branch: str, base: str | None) -> Committed:
+    def publish(self, commit: Commit, branch: str, base: str | None) -> Committed:
         """Point the branch at the commit, unless it moved meanwhile. Call it while its writer is open, finished:
         gc leaves alone what a writer found until then."""
         if commit.id == base:
             return Committed(commit, created=False)
-        self._sign(commit)
+        self.sign(commit)
         reason = f"commit: {commit.subject}"
         self.refs.update(RefKind.BRANCH, branch, commit.id, old=base, author=commit.author, reason=reason)
         self.refs.set_head(branch)
         return Committed(commit, created=True)
-
-    publish = _publish
 
     def create_branch(self, name: str, start: str = "HEAD") -> Ref:
         return self._create(RefKind.BRANCH, name, start)
@@ -424,14 +422,12 @@ class Repository:
         self.refs.update(kind, name, commit.id, old=None, author=default_author(), reason=f"created from {start}")
         return Ref(name, kind, commit.id)
 
-    def _sign(self, commit: Commit) -> None:
+    def sign(self, commit: Commit) -> None:
         """Sign what is committed here, when a signing key is here."""
         if (self.path / "keys" / "signing.pem").exists():
             from koguma.images.signatures import sign_commit  # noqa: PLC0415 - slow to load
 
             sign_commit(self, commit.id)
-
-    sign = _sign
 
     def _permit(self, kind: RefKind, name: str, commit: str) -> None:
         """Refuse to move a ref whose commits must be signed to one that is not."""

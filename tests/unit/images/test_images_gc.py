@@ -14,7 +14,7 @@ from koguma.images.condemned import Stage, read_condemned, write_condemned
 from koguma.images.errors import CorruptError, ImageError, ObjectMissingError, RefError
 from koguma.images.fsck import fsck
 from koguma.images.gc import collect
-from koguma.images.objects import BLOB, TREE, ObjectStore, prepare
+from koguma.images.objects import BLOB, TREE, ObjectStore, ObjectWriter, prepare
 from koguma.images.packfiles import remove_packs
 from koguma.images.packs import PackReader
 from koguma.images.pins import pin
@@ -33,6 +33,15 @@ def _commit(repository: Repository, tmp_path: Path, files: dict[str, str | bytes
 def _garbage(repository: Repository, content: bytes = b"nobody needs this" * 10) -> bytes:
     with repository.objects.writing() as writer:
         return writer.add(BLOB, content)
+
+
+def _commit_found(repository: Repository, writer: ObjectWriter, content: bytes, size: int) -> None:
+    """Commit a file whose content the writer found, to main."""
+    tree = writer.add(TREE, encode([Entry(b"a", FILE, 0o644, 0, 0, size, content)]))
+    root = writer.add(TREE, encode([Entry(b"", ord("d"), 0o755, 0, 0, 0, tree)]))
+    commit = repository.add_commit(writer, root, [], "counts on it")
+    writer.finish()
+    repository.publish(commit, "main", None)
 
 
 def _sound(repository: Repository) -> bool:
@@ -293,11 +302,7 @@ def test_a_writer_that_counts_on_garbage_while_it_is_condemned_gets_it_back(
             assert another.claim(lost), "a writer that begins later does not count on it"
         with pytest.raises(ImageError, match="waits for a writer"):
             collect(repository, grace_s=0)
-        tree = writer.add(TREE, encode([Entry(b"a", FILE, 0o644, 0, 0, len(content), lost)]))
-        root = writer.add(TREE, encode([Entry(b"", ord("d"), 0o755, 0, 0, 0, tree)]))
-        commit = old.add_commit(writer, root, [], "counts on it")
-        writer.finish()
-        old.publish(commit, "main", None)
+        _commit_found(old, writer, lost, len(content))
 
     collect(repository, grace_s=0)
 
@@ -340,11 +345,7 @@ def test_a_gc_killed_before_it_turned_the_page_removes_nothing_under_a_writer_th
                 collect(repository, grace_s=0)
         with pytest.raises(ImageError, match="waits for a writer"):
             collect(repository, grace_s=0)
-        tree = writer.add(TREE, encode([Entry(b"a", FILE, 0o644, 0, 0, len(content), lost)]))
-        root = writer.add(TREE, encode([Entry(b"", ord("d"), 0o755, 0, 0, 0, tree)]))
-        commit = old.add_commit(writer, root, [], "counts on it")
-        writer.finish()
-        old.publish(commit, "main", None)
+        _commit_found(old, writer, lost, len(content))
 
     collect(repository, grace_s=0)
 

@@ -32,6 +32,7 @@ from koguma.images.packs import (
     PackReader,
 )
 from koguma.images.refs import NO_COMMIT, Ref, RefKind, check_ref_name
+from koguma.images.repository import FORMAT
 from koguma.images.transfer.errors import HostileRemoteError, RemoteError
 from koguma.images.transfer.http import HttpObjects
 from koguma.images.transfer.limits import (
@@ -43,9 +44,8 @@ from koguma.images.transfer.limits import (
     SIGNATURES_BYTES_MAX,
 )
 from koguma.images.transfer.retrying import Backoff, retrying
+from koguma.places import REPOSITORY_MARKER
 
-MARKER = "koguma-repository"
-REPOSITORY_FORMAT = b"koguma-repository/1\n"
 MOVED_KINDS = (RefKind.BRANCH, RefKind.TAG)
 _PACK_NAME = re.compile(r"packs/pack-[0-9a-f]{32}\.(?:pack|idx)")
 
@@ -150,13 +150,11 @@ class Catalogue:
 
     def _require_repository(self) -> None:
         try:
-            marker = self._get(MARKER, REF_BYTES_MAX)
+            marker = self._get(REPOSITORY_MARKER, REF_BYTES_MAX)
         except BlobMissing:
             raise RemoteError(f"a remote must be an image repository, there is none ({self.place})") from None
-        if marker != REPOSITORY_FORMAT:
-            raise RemoteError(
-                f"a remote must have the format {REPOSITORY_FORMAT!r}, got {marker[:80]!r} ({self.place})"
-            )
+        if marker != FORMAT:
+            raise RemoteError(f"a remote must have the format {FORMAT!r}, got {marker[:80]!r} ({self.place})")
 
     def _served_refs(self) -> list[Ref]:
         assert isinstance(self.backend, HttpObjects)  # noqa: S101 - for the type checker; the caller asked

@@ -16,9 +16,8 @@ from urllib.parse import quote
 from koguma.contracts.errors import BlobChanged, BlobMissing
 from koguma.contracts.objects import ObjectBackend
 from koguma.images.refs import NO_COMMIT, RefKind, head_bytes
-from koguma.images.repository import Repository, default_author
+from koguma.images.repository import FORMAT, Repository, default_author
 from koguma.images.signatures import Signature
-from koguma.images.transfer.catalogue import MARKER, REPOSITORY_FORMAT
 from koguma.images.transfer.errors import HostileRemoteError
 from koguma.images.transfer.http import HttpObjects
 from koguma.images.transfer.incoming import UploadFile, accept, salvage
@@ -26,6 +25,7 @@ from koguma.images.transfer.limits import REF_BYTES_MAX
 from koguma.images.transfer.outgoing import OutgoingPack
 from koguma.images.transfer.receiving import RefResult, RefUpdate, receive
 from koguma.images.transfer.retrying import Backoff, retrying
+from koguma.places import REPOSITORY_MARKER
 
 
 class Sink(Protocol):
@@ -127,9 +127,9 @@ class BlobSink:
 
     def prepare(self) -> None:
         try:
-            self._get(MARKER)
+            self._get(REPOSITORY_MARKER)
         except BlobMissing:
-            self._backend.put(MARKER, REPOSITORY_FORMAT)
+            self._backend.put(REPOSITORY_MARKER, FORMAT)
 
     def send(self, pack: OutgoingPack) -> None:
         name = pack.name()
